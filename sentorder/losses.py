@@ -1,0 +1,39 @@
+"""Losses: one value per document. The loop alone makes the mean over a step."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from .contracts import Batch, OrderingOutput
+
+
+def squared_error(output: OrderingOutput, batch: Batch) -> torch.Tensor:
+    """Squared distance of each score from the sentence's position (0, 1, ...), summed over the sentences.
+
+    The loss of the tutorial that regresses positions by token classification.
+
+    Returns:
+        (B,)
+    """
+    assert output.scores is not None
+    errors = (output.scores.float() - batch["positions"]) ** 2
+    return errors.masked_fill(~batch["slot_mask"], 0.0).sum(dim=1)
+
+
+def pairwise_logistic(output: OrderingOutput, batch: Batch) -> torch.Tensor:
+    """Negative log likelihood of the order of each pair of sentences, mean over the pairs of a document.
+
+    A mean, so that a document of twelve sentences (66 pairs) does not outweigh one of five (10 pairs).
+    Burges et al., "Learning to Rank using Gradient Descent" (RankNet, ICML 2005), on pair logits of their own instead
+    of score differences.
+
+    Returns:
+        (B,); 0 for a document of one sentence, which has no pair.
+    """
+    assert output.pair_logits is not None
+    positions, mask = batch["positions"], batch["slot_mask"]
+    # Each unordered pair once, as (earlier slot, later slot): the logit there should be positive.
+    earlier = (positions[:, :, None] < positions[:, None, :]) & mask[:, :, None] & mask[:, None, :]
+    losses = F.softplus(-output.pair_logits.float()).masked_fill(~earlier, 0.0)
+    return losses.sum(dim=(1, 2)) / earlier.sum(dim=(1, 2)).clamp(min=1)

@@ -1,0 +1,338 @@
+"""The model: encoder, pooling and head in one ``PreTrainedModel`` whose checkpoint owns all that using it needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from .contracts import OrderingOutput
+from .data.collation import EncodedDocument, JointCollator, shuffle_slots
+from .data.sampling import GlobalPlan
+from .data.tokenization import encode_documents
+from .encoders import (
+    encoder_from_config,
+    load_config_dict,
+    load_encoder,
+    load_tokenizer,
+    resolve_encoder,
+    set_dropout,
+    window_length,
+)
+from .errors import UserError
+from .methods import get_method
+
+FORMAT_VERSION = 1
+"""Raised when older code could no longer read a checkpoint rightly."""
+SHUFFLE_SEED = 0
+"""Of the shuffle that documents get before they are ordered or scored: the same in every run, so that scores compare."""
+
+
+class SentenceOrdererConfig(PreTrainedConfig):
+    """What a checkpoint knows about itself.
+
+    Args:
+        encoder: the encoder's configuration as a dictionary with its ``model_type``.
+        method: a row of ``methods.py``: head, loss and decoder.
+        pooling: ``marker``, ``mean`` or ``both``.
+        dropout: of the head.
+        max_length: tokens per document, markers included.
+        format_version: of the checkpoint.
+    """
+
+    model_type = "sentorder"
+
+    encoder: dict[str, Any] | None = None
+    method: str = "pairwise"
+    pooling: str = "both"
+    dropout: float = 0.0
+    max_length: int = 512
+    format_version: int = FORMAT_VERSION
+    label_convention: str = "position 0 is the first sentence"
+
+
+class Ordered(NamedTuple):
+    """A predicted order of one document."""
+
+    order: list[int]
+    """Indices into the sentences as they were given, in predicted order."""
+    sentences: list[str]
+    """The sentences in that order."""
+    confidence: float
+    """0 (a guess) to 1 (certain); what it measures depends on the method, see ``decoding.py``."""
+
+
+class SentenceOrderer(PreTrainedModel):
+    """Restores the order of shuffled sentences.
+
+    ``SentenceOrderer.from_pretrained(folder).order([["Then it rained.", "The sky was blue."]])``
+
+    ``tokenizer`` is saved and loaded with the model.
+    """
+
+    config_class = SentenceOrdererConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+
+    def __init__(self, config: SentenceOrdererConfig, encoder: torch.nn.Module | None = None) -> None:
+        super().__init__(config)
+        if config.format_version > FORMAT_VERSION:
+            raise UserError(
+                f"This checkpoint has format {config.format_version}, newer than this sentorder knows "
+                f"({FORMAT_VERSION}); update sentorder."
+            )
+        self.method = get_method(config.method)
+        if encoder is None:
+            fields = dict(config.encoder or {})
+            encoder = encoder_from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
+        self.backbone = self.method.backbone(encoder, config.pooling)  # type: ignore[arg-type]
+        self.head = self.method.head(int(encoder.config.hidden_size), config.dropout)
+        self.tokenizer: Any = None
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_slots: torch.Tensor,
+        slot_mask: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        document_ids: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+    ) -> OrderingOutput:
+        """Encode a batch; shapes as in :class:`~sentorder.contracts.Batch`.
+
+        ``positions``, ``document_ids`` and ``weights`` play no part: they are taken so that ``model(**batch)`` works.
+        """
+        slot_states = self.backbone(input_ids, attention_mask, token_slots, slot_mask)
+        return self.head(slot_states, slot_mask)
+
+    # --- making, saving and loading ---------------------------------------------------------------------------------
+
+    @classmethod
+    def from_encoder(
+        cls,
+        name_or_path: str | None = None,
+        *,
+        method: str = "pairwise",
+        pooling: str = "both",
+        dropout: float | None = None,
+        max_length: int | None = None,
+        tokenizer_name: str | None = None,
+    ) -> SentenceOrderer:
+        """A new model: a pretrained encoder with a fresh head.
+
+        Args:
+            name_or_path: a Hub name or a folder; None for the default encoder.
+            method: a row of ``methods.py``.
+            pooling: ``marker``, ``mean`` or ``both``.
+            dropout: of encoder and head; None keeps the encoder's (and gives the head none).
+            max_length: tokens per document; None takes the encoder's window.
+            tokenizer_name: where the tokenizer comes from if not from the encoder.
+
+        Raises:
+            UserError: if encoder or tokenizer cannot be loaded, or ``max_length`` is beyond the encoder's window.
+        """
+        get_method(method)  # before the encoder is loaded
+        source, _ = resolve_encoder(name_or_path)
+        tokenizer = load_tokenizer(tokenizer_name or source)
+        encoder = load_encoder(source, dropout=dropout)
+        vocabulary = encoder.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        if len(tokenizer) > vocabulary:
+            raise UserError(
+                f"--tokenizer_name {tokenizer_name}: has {len(tokenizer)} tokens, the encoder {source} knows only "
+                f"{vocabulary}; take the encoder's own tokenizer."
+            )
+        window = window_length(encoder, tokenizer)
+        if max_length is not None and max_length > window:
+            raise UserError(f"--max_length {max_length}: the encoder {source} takes at most {window} tokens.")
+        config = SentenceOrdererConfig(
+            encoder=encoder.config.to_dict(),
+            method=method,
+            pooling=pooling,
+            dropout=dropout or 0.0,
+            max_length=max_length or window,
+        )
+        model = cls(config, encoder)
+        model.tokenizer = tokenizer
+        return model
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *, dropout: float | None = None, **kwargs: Any
+    ) -> SentenceOrderer:
+        """Load a model that was saved by :meth:`save_pretrained`, with its tokenizer, in float32 and evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: a ``model/`` folder or a Hub name.
+            dropout: replaces every dropout, for further training; None keeps what was saved.
+            kwargs: for ``PreTrainedModel.from_pretrained``.
+
+        Raises:
+            UserError: if there is no such model there.
+        """
+        source = str(pretrained_model_name_or_path)
+        check_is_orderer(source)
+        tokenizer = load_tokenizer(source)
+        try:
+            config = SentenceOrdererConfig.from_pretrained(source)
+            if dropout is not None:
+                config.dropout = dropout
+                encoder = AutoConfig.for_model(**dict(config.encoder or {}))
+                set_dropout(encoder, dropout)
+                config.encoder = encoder.to_dict()
+            kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
+            model = super().from_pretrained(source, config=config, **kwargs)
+        except UserError:
+            raise
+        except Exception as error:  # safetensors and transformers raise a dozen kinds for a broken file
+            raise UserError(f"{source}: the model cannot be loaded ({error}).") from error
+        model.tokenizer = tokenizer
+        return model
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
+        """Save configuration, weights (safetensors) and tokenizer."""
+        super().save_pretrained(save_directory, **kwargs)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(save_directory)
+
+    # --- use --------------------------------------------------------------------------------------------------------
+
+    def collator(self, *, seed: int, with_positions: bool = True) -> JointCollator:
+        """The collator that makes this model's inputs."""
+        return self.method.inputs(
+            self.tokenizer.cls_token_id, self.tokenizer.pad_token_id, seed=seed, with_positions=with_positions
+        )
+
+    def order(self, documents: Sequence[Sequence[str]], *, batch_size: int = 32) -> list[Ordered]:
+        """Order the sentences of each document.
+
+        What a document comes out as does not depend on the order in which its sentences are given: they are shuffled
+        by their content first.
+
+        Args:
+            documents: the sentences of each document, in any order.
+            batch_size: documents per pass of the encoder.
+
+        Raises:
+            UserError: for a document that is not a list of sentences with something in each, or has too many.
+        """
+        documents = [_checked(document, number) for number, document in enumerate(documents)]
+        results: dict[int, Ordered] = {}
+        for index, ordered in self.iter_order(documents, batch_size=batch_size):
+            results[index] = ordered
+        return [results[index] for index in range(len(documents))]
+
+    @torch.no_grad()
+    def iter_order(self, documents: Sequence[Sequence[str]], *, batch_size: int = 32) -> Iterator[tuple[int, Ordered]]:
+        """Like :meth:`order`, but yields ``(index, ordered)`` as the batches are done, longest documents first."""
+        if not documents:
+            return
+        was_training = self.training
+        self.eval()
+        try:
+            columns = encode_documents(documents, self.tokenizer, self.config.max_length)
+            collate = self.collator(seed=SHUFFLE_SEED, with_positions=False)
+            for planned in GlobalPlan(columns["length"], batch_size):
+                items = [EncodedDocument(document, columns["sentence_ids"][document.index]) for document in planned]
+                batch = {name: tensor.to(self.device) for name, tensor in collate(items).items()}  # type: ignore[attr-defined]
+                decoded = self.method.decoder(self(**batch), batch["slot_mask"])
+                for item, (best, *_) in zip(items, decoded, strict=True):
+                    sources = shuffle_slots(item.sentence_ids, SHUFFLE_SEED, item.planned.epoch)
+                    order = [sources[slot] for slot in best.order]
+                    sentences = documents[item.planned.index]
+                    yield item.planned.index, Ordered(order, [sentences[i] for i in order], best.confidence)
+        finally:
+            self.train(was_training)
+
+
+def _checked(document: Sequence[str], number: int) -> list[str]:
+    if isinstance(document, str) or not all(isinstance(sentence, str) for sentence in document):
+        raise UserError(f"documents[{number}]: a document is a list of sentences, each a string.")
+    if len(document) == 0 or not all(sentence.strip() for sentence in document):
+        raise UserError(f"documents[{number}]: has an empty sentence or none at all.")
+    return list(document)
+
+
+def is_orderer(source: str) -> bool:
+    """Whether a local folder holds a model of ours (a Hub name is taken for an encoder).
+
+    Raises:
+        UserError: if the folder holds no model at all.
+    """
+    config = load_config_dict(source)
+    return config is not None and config.get("model_type") == SentenceOrdererConfig.model_type
+
+
+def check_is_orderer(source: str) -> None:
+    """Refuse a local folder that holds something else, and weights that cannot be read, before anything is loaded.
+
+    Raises:
+        UserError: saying what is wrong with it.
+    """
+    config = load_config_dict(source)
+    if config is None:
+        if os.sep in source or source.startswith("."):
+            raise UserError(f"{source}: there is no such folder; give the model/ folder of a training run.")
+        return
+    if config.get("model_type") != SentenceOrdererConfig.model_type:
+        raise UserError(
+            f"{source}: holds a {config.get('model_type', 'nameless')} model, not one trained by sentorder; give the "
+            "model/ folder of a training run."
+        )
+    weights = os.path.join(source, "model.safetensors")
+    try:
+        with safe_open(weights, framework="pt"):
+            pass
+    except Exception as error:  # the library's own exception types are not public
+        raise UserError(f"{weights}: cannot be read ({error}).") from None
+
+
+def load_for_training(
+    name_or_path: str | None,
+    *,
+    method: str | None,
+    pooling: str | None,
+    dropout: float | None,
+    max_length: int | None,
+    tokenizer_name: str | None,
+) -> tuple[SentenceOrderer, str]:
+    """The model that a run starts from, and one line that says what it is.
+
+    A folder of ours continues with its head, method and pooling; anything else is an encoder that gets a fresh head.
+
+    Raises:
+        UserError: also if ``method``, ``pooling`` or ``tokenizer_name`` contradict the folder.
+    """
+    if name_or_path is not None and is_orderer(name_or_path):
+        model = SentenceOrderer.from_pretrained(name_or_path, dropout=dropout)
+        for flag, asked, saved in (
+            ("--method", method, model.config.method),
+            ("--pooling", pooling, model.config.pooling),
+            ("--tokenizer_name", tokenizer_name, name_or_path),
+        ):
+            if asked is not None and asked != saved:
+                raise UserError(f"{flag} {asked}: {name_or_path} was trained with {saved}; leave {flag} out.")
+        if max_length is not None:
+            window = window_length(model.backbone.encoder, model.tokenizer)
+            if max_length > window:
+                raise UserError(f"--max_length {max_length}: the encoder of {name_or_path} takes at most {window}.")
+            model.config.max_length = max_length
+        return model, f"model: {name_or_path}, {model.config.method}, continued with its head"
+    model = SentenceOrderer.from_encoder(
+        name_or_path,
+        method=method or SentenceOrdererConfig.method,
+        pooling=pooling or SentenceOrdererConfig.pooling,
+        dropout=dropout,
+        max_length=max_length,
+        tokenizer_name=tokenizer_name,
+    )
+    return model, resolve_encoder(name_or_path)[1] + f"; method: {model.config.method}"
