@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from .contracts import OrderingOutput
 from .data.collation import EncodedDocument, JointCollator, shuffle_slots
 from .data.sampling import GlobalPlan
 from .data.tokenization import encode_documents
 from .encoders import (
+    DEFAULT_ENCODER,
     encoder_from_config,
     load_config_dict,
     load_encoder,
@@ -37,6 +38,7 @@ class SentenceOrdererConfig(PreTrainedConfig):
 
     Args:
         encoder: the encoder's configuration as a dictionary with its ``model_type``.
+        encoder_name: the pretrained encoder that training began with.
         method: a row of ``methods.py``: head, loss and decoder.
         pooling: ``marker``, ``mean`` or ``both``.
         dropout: of the head.
@@ -47,6 +49,7 @@ class SentenceOrdererConfig(PreTrainedConfig):
     model_type = "sentorder"
 
     encoder: dict[str, Any] | None = None
+    encoder_name: str | None = None
     method: str = "pairwise"
     pooling: str = "both"
     dropout: float = 0.0
@@ -77,10 +80,6 @@ class SentenceOrderer(PreTrainedModel):
     config_class = SentenceOrdererConfig
     base_model_prefix = "backbone"
     main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
 
     def __init__(self, config: SentenceOrdererConfig, encoder: torch.nn.Module | None = None) -> None:
         super().__init__(config)
@@ -155,7 +154,8 @@ class SentenceOrderer(PreTrainedModel):
         if max_length is not None and max_length > window:
             raise UserError(f"--max_length {max_length}: the encoder {source} takes at most {window} tokens.")
         config = SentenceOrdererConfig(
-            encoder=encoder.config.to_dict(),
+            encoder=_portable(encoder.config),
+            encoder_name=name_or_path or DEFAULT_ENCODER,
             method=method,
             pooling=pooling,
             dropout=dropout or 0.0,
@@ -188,7 +188,7 @@ class SentenceOrderer(PreTrainedModel):
                 config.dropout = dropout
                 encoder = AutoConfig.for_model(**dict(config.encoder or {}))
                 set_dropout(encoder, dropout)
-                config.encoder = encoder.to_dict()
+                config.encoder = _portable(encoder)
             kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
             model = super().from_pretrained(source, config=config, **kwargs)
         except UserError:
@@ -252,6 +252,11 @@ class SentenceOrderer(PreTrainedModel):
                     yield item.planned.index, Ordered(order, [sentences[i] for i in order], best.confidence)
         finally:
             self.train(was_training)
+
+
+def _portable(encoder_config: PreTrainedConfig) -> dict[str, Any]:
+    """The encoder's configuration without the path of the machine that it was loaded on."""
+    return {name: value for name, value in encoder_config.to_dict().items() if name != "_name_or_path"}
 
 
 def _checked(document: Sequence[str], number: int) -> list[str]:
@@ -336,3 +341,8 @@ def load_for_training(
         tokenizer_name=tokenizer_name,
     )
     return model, resolve_encoder(name_or_path)[1] + f"; method: {model.config.method}"
+
+
+# So that AutoModel and AutoTokenizer know a checkpoint of ours once this module is imported.
+AutoConfig.register(SentenceOrdererConfig.model_type, SentenceOrdererConfig)
+AutoModel.register(SentenceOrdererConfig, SentenceOrderer)

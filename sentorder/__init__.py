@@ -1,0 +1,30 @@
+"""Train models that restore the order of shuffled sentences, with plain PyTorch and Accelerate.
+
+The names below are imported on first use, so that ``import sentorder`` is fast and touches no device.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .arguments import TrainArguments
+    from .errors import UserError
+    from .methods import METHODS
+    from .modeling import SentenceOrderer, SentenceOrdererConfig
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "METHODS": "methods",
+    "SentenceOrderer": "modeling",
+    "SentenceOrdererConfig": "modeling",
+    "TrainArguments": "arguments",
+    "UserError": "errors",
+}
+__all__ = ["METHODS", "SentenceOrderer", "SentenceOrdererConfig", "TrainArguments", "UserError"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

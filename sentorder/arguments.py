@@ -1,0 +1,424 @@
+"""The command line: dataclasses, a ``--config`` file, and every problem reported at once.
+
+Precedence: defaults < ``--config`` file < command line. The parser is transformers' ``HfArgumentParser``; what stands
+here on top of it converts the file's values by the type of their field and collects problems instead of stopping at
+the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Optional, TypeVar, get_args, get_type_hints
+
+import yaml
+from transformers.hf_argparser import HfArgumentParser
+
+from .errors import UserError
+
+# HfArgumentParser wants Optional[X], not X | None.
+# ruff: noqa: UP045
+
+Arguments = TypeVar("Arguments", bound="CheckedArguments")
+
+
+def _option(default: Any, help: str) -> Any:  # Any, as dataclasses.field has it
+    """A field with a help text; the default is shown by the parser."""
+    return field(default=default, metadata={"help": help.replace("%", "%%")})
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The least that a number may be, as an annotation of its field."""
+
+    minimum: float
+
+
+# --- groups of arguments --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ModelArguments:
+    """What is trained."""
+
+    _argument_group_name: ClassVar[str] = "model"
+
+    model_name_or_path: Optional[str] = _option(
+        None,
+        "A pretrained encoder (Hub name or folder), or a model/ folder of sentorder to go on with. Without it: "
+        "all-MiniLM-L6-v2, from the quickstart extra where that is installed, else from the Hub.",
+    )
+    tokenizer_name: Optional[str] = _option(None, "Where the tokenizer comes from, if not from the encoder.")
+    method: Optional[str] = _option(
+        None, "How sentences are ordered (without it: pairwise, or the method of the model folder)."
+    )
+    pooling: Optional[Literal["marker", "mean", "both"]] = _option(
+        None,
+        "How a sentence is read: at its marker token, as the mean of its tokens, or as the sum of both (without it: "
+        "both, or what the model folder has).",
+    )
+    dropout: Annotated[Optional[float], AtLeast(0)] = _option(
+        0.0, "Replaces every dropout of the encoder and is that of the head; 'none' keeps the encoder's."
+    )
+    max_length: Annotated[Optional[int], AtLeast(8)] = _option(
+        None, "Tokens per document, one marker per sentence included (without it: what the encoder takes)."
+    )
+
+
+@dataclass
+class DataArguments:
+    """What it is trained on."""
+
+    _argument_group_name: ClassVar[str] = "data"
+
+    dataset: str = _option(
+        "stories",
+        "'stories' (bundled), a file that is split 80/10/10, or train=FILE,validation=FILE,test=FILE. Files: JSON "
+        "lines with 'sentences', tab-separated rows, or lines with <eos> between sentences.",
+    )
+    max_train_documents: Annotated[Optional[int], AtLeast(1)] = _option(None, "Use only the first so many for training.")
+    max_eval_documents: Annotated[Optional[int], AtLeast(1)] = _option(
+        None, "Use only the first so many for validation, and as many for the test."
+    )
+    dataloader_num_workers: Annotated[int, AtLeast(0)] = _option(0, "Worker processes that prepare batches.")
+
+
+@dataclass
+class OptimizationArguments:
+    """How it is trained."""
+
+    _argument_group_name: ClassVar[str] = "training"
+
+    per_device_train_batch_size: Annotated[int, AtLeast(1)] = _option(
+        16, "Documents per micro-batch. A step has this x gradient_accumulation_steps x processes."
+    )
+    gradient_accumulation_steps: Annotated[int, AtLeast(1)] = _option(1, "Micro-batches per optimizer step.")
+    num_train_epochs: Annotated[float, AtLeast(0)] = _option(2.0, "Passes over the training documents; may be a fraction.")
+    max_steps: Annotated[int, AtLeast(-1)] = _option(-1, "Optimizer steps; if above 0 it overrides num_train_epochs.")
+    learning_rate: Annotated[float, AtLeast(0)] = _option(1e-4, "Of the encoder.")
+    head_learning_rate: Annotated[Optional[float], AtLeast(0)] = _option(
+        1e-3, "Of the head, which is new ('none': the same as the encoder's)."
+    )
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ] = _option("linear", "How the learning rates change over the run.")
+    warmup_steps: Annotated[float, AtLeast(0)] = _option(0.1, "Steps of linear warm-up; below 1 a share of the run.")
+    weight_decay: Annotated[float, AtLeast(0)] = _option(0.01, "Of matrices; biases and norms do not decay.")
+    max_grad_norm: Annotated[float, AtLeast(0)] = _option(1.0, "Clips the norm of the gradient; 0 switches that off.")
+    seed: Annotated[int, AtLeast(0)] = _option(42, "Of everything that is random: head, order of documents, shuffles, dropout.")
+
+
+@dataclass
+class RuntimeArguments:
+    """Where and how fast it runs."""
+
+    _argument_group_name: ClassVar[str] = "machine"
+
+    per_device_eval_batch_size: Annotated[int, AtLeast(1)] = _option(32, "Documents per batch where nothing is trained.")
+    mixed_precision: Optional[Literal["no", "fp16", "bf16"]] = _option(
+        None, "Without it: what `accelerate config` or `accelerate launch` says."
+    )
+    cpu_threads: Annotated[Optional[int], AtLeast(1)] = _option(
+        None, "Threads of each process on a CPU (without it: all cores, shared among the processes)."
+    )
+
+
+@dataclass
+class OutputArguments:
+    """What is written, and when."""
+
+    _argument_group_name: ClassVar[str] = "output"
+
+    output_dir: Optional[str] = _option(None, "Without it: a fresh numbered folder under runs/.")
+    overwrite_output_dir: bool = _option(False, "Replace the run that output_dir holds.")
+    logging_steps: Annotated[int, AtLeast(1)] = _option(10, "Log every so many optimizer steps.")
+    eval_strategy: Literal["no", "steps", "epoch"] = _option(
+        "epoch", "When to evaluate on validation: the best model by that is kept. With 'no' the last one is."
+    )
+    eval_steps: Annotated[int, AtLeast(1)] = _option(100, "Optimizer steps between two evaluations, with eval_strategy steps.")
+    metric_for_best_model: Literal["kendall_tau", "accuracy", "perfect_match_ratio", "loss"] = _option(
+        "kendall_tau", "Of the validation split; the highest is best, of the loss the lowest."
+    )
+    log_with: list[str] = field(
+        default_factory=list, metadata={"help": "Trackers of Accelerate to log to as well, such as tensorboard."}
+    )
+
+
+# --- the arguments of each command ----------------------------------------------------------------------------------
+
+
+class CheckedArguments:
+    """Arguments that can say what is wrong with them."""
+
+    GROUPS: ClassVar[tuple[type, ...]] = ()
+    """The dataclasses that they are made of, in the order of ``--help``; empty for one that is a group by itself."""
+
+    def problems(self) -> list[str]:
+        """One sentence for each value that cannot be meant."""
+        found = []
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            for limit in getattr(hint, "__metadata__", ()):
+                if value is not None and not value >= limit.minimum:  # not >= catches NaN too
+                    found.append(f"--{name} {value}: must be at least {limit.minimum:g}.")
+        return found
+
+    def check(self) -> None:
+        """Raise one :class:`UserError` with all problems, if there are any."""
+        problems = self.problems()
+        if problems:
+            raise UserError("\n".join(problems))
+
+
+@dataclass
+class TrainArguments(
+    OutputArguments, RuntimeArguments, OptimizationArguments, DataArguments, ModelArguments, CheckedArguments
+):
+    """Everything that a training run can be told; ``TrainArguments()`` is the default run."""
+
+    GROUPS: ClassVar[tuple[type, ...]] = (
+        ModelArguments,
+        DataArguments,
+        OptimizationArguments,
+        RuntimeArguments,
+        OutputArguments,
+    )
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.dropout is not None and self.dropout >= 1:
+            found.append(f"--dropout {self.dropout}: must be below 1.")
+        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
+            found.append("Nothing would be trained: give --max_steps or --num_train_epochs above 0.")
+        return found
+
+
+@dataclass
+class _EvaluationGroup:
+    _argument_group_name: ClassVar[str] = "evaluation"
+
+    model_path: Optional[str] = _option(None, "The model/ folder of a training run (required).")
+    dataset: str = _option(
+        "stories", "'stories' (bundled), a file, or train=FILE,validation=FILE,test=FILE; documents in gold order."
+    )
+    split: Optional[Literal["train", "validation", "test"]] = _option(
+        None, "Which split (without it: test; of a single file the whole file)."
+    )
+    max_eval_documents: Annotated[Optional[int], AtLeast(1)] = _option(None, "Use only the first so many.")
+    output_dir: Optional[str] = _option(None, "Also write results.json and predictions.jsonl into this folder.")
+
+
+@dataclass
+class EvaluationArguments(RuntimeArguments, _EvaluationGroup, CheckedArguments):
+    """Everything that ``python -m sentorder.evaluation`` can be told."""
+
+    GROUPS: ClassVar[tuple[type, ...]] = (_EvaluationGroup, RuntimeArguments)
+
+    def problems(self) -> list[str]:
+        return _required(self.model_path, "--model_path") + super().problems()
+
+
+@dataclass
+class PredictArguments(CheckedArguments):
+    """Everything that ``python -m sentorder.predict`` can be told."""
+
+    _argument_group_name: ClassVar[str] = "prediction"
+
+    model_path: Optional[str] = _option(None, "The model/ folder of a training run (required).")
+    batch_size: Annotated[int, AtLeast(1)] = _option(32, "Documents per pass of the encoder.")
+    cpu_threads: Annotated[Optional[int], AtLeast(1)] = _option(None, "Threads on a CPU (without it: all cores).")
+
+    def problems(self) -> list[str]:
+        return _required(self.model_path, "--model_path") + super().problems()
+
+
+def _required(value: object, flag: str) -> list[str]:
+    return [] if value else [f"{flag} is missing: give the model/ folder of a training run."]
+
+
+# --- parsing --------------------------------------------------------------------------------------------------------
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but no 'default: None', where the text says what happens."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
+
+
+class _CollectingParser(HfArgumentParser):
+    """Goes on after a value that cannot be read, and keeps a list of what was wrong."""
+
+    def __init__(self, groups: Sequence[type], **kwargs: Any) -> None:
+        self.found: list[str] = []
+        hints = [hint for group in groups for hint in get_type_hints(group).items()]
+        self.optional = {name for name, hint in hints if type(None) in get_args(hint)}
+        super().__init__(groups, **kwargs)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if action.dest in self.optional and arg_string.lower() in ("none", "null"):
+            return None
+        try:
+            return super()._get_value(action, arg_string)  # type: ignore[misc]
+        except argparse.ArgumentError as error:
+            self.found.append(f"{_flag(action)}: {error.message}.")
+            return action.default  # something that the checks to come can go on with
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value is not None and value not in action.choices:
+            choices = ", ".join(str(choice) for choice in action.choices)
+            self.found.append(f"{_flag(action)} {value}: choose one of {choices}.")
+
+    def error(self, message: str) -> Any:
+        self.found.append(message if message.endswith(".") else f"{message}.")
+        raise UserError("\n".join(self.found))
+
+
+def _flag(action: argparse.Action) -> str:
+    return action.option_strings[0] if action.option_strings else str(action.metavar or action.dest)
+
+
+def parse_arguments(
+    kind: type[Arguments],
+    argv: Sequence[str] | None = None,
+    *,
+    program: str,
+    description: str,
+    choices: Mapping[str, Collection[str]] | None = None,
+    positional: Callable[[argparse.ArgumentParser], Any] | None = None,
+) -> tuple[Arguments, argparse.Namespace]:
+    """Read the command line, and the file that ``--config`` names.
+
+    Args:
+        kind: the arguments of a command.
+        argv: what follows the program's name; None for ``sys.argv``.
+        program: the command, for ``--help``.
+        description: one sentence, for ``--help``.
+        choices: allowed values of fields that this module does not know them of.
+        positional: adds arguments that have no field.
+
+    Returns:
+        The arguments, and what ``positional`` added.
+
+    Raises:
+        UserError: with every problem in a line of its own.
+    """
+    parser = _CollectingParser(
+        kind.GROUPS or (kind,),
+        prog=program,
+        usage=f"{program} {'[FILE] ' if positional else ''}[--config FILE] [--argument value ...]",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these arguments.")
+    if positional is not None:
+        positional(parser)
+    actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
+    for name, values in (choices or {}).items():
+        actions[name].choices = list(values)
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    config_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    config_parser.add_argument("--config")
+    try:
+        config = config_parser.parse_known_args(argv)[0].config
+    except argparse.ArgumentError:
+        config = None  # a --config without a file: the real parser says so
+    if config is not None:
+        _set_defaults_from(parser, actions, Path(config))
+    namespace, unknown = parser.parse_known_args(argv)
+    parser.found.extend(f"{item}: there is no such argument." for item in unknown if item.startswith("-"))
+    if unknown and not any(item.startswith("-") for item in unknown):
+        parser.found.append(f"{unknown[0]}: unexpected value without a flag.")
+    names = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values = vars(namespace)
+    arguments = kind(**{name: values.pop(name) for name in names})
+    problems = parser.found + arguments.problems()
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
+    return arguments, namespace
+
+
+def _set_defaults_from(parser: _CollectingParser, actions: Mapping[str, argparse.Action], path: Path) -> None:
+    """Make the file's values the parser's defaults, each through the conversion and choices of its own flag."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"--config {path}: there is no such file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: cannot be read ({error}).") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"--config {path}: not valid YAML ({' '.join(str(error).split())}).") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path}: expected lines like 'learning_rate: 2e-5'.")
+    defaults = {}
+    for name, value in values.items():
+        action = actions.get(str(name))
+        if action is None:
+            parser.found.append(f"--config {path}: there is no argument {str(name)!r}.")
+        elif value is None:
+            if action.dest not in parser.optional:
+                parser.found.append(f"--config {path}: {name} must have a value.")
+            defaults[name] = None
+        elif action.nargs == "+":
+            items = value if isinstance(value, list) else [value]
+            defaults[name] = [_converted(parser, action, item, path) for item in items]
+        elif isinstance(value, (list, dict)):
+            parser.found.append(f"--config {path}: {name} takes one value.")
+        else:
+            defaults[name] = _converted(parser, action, value, path)
+    parser.set_defaults(**defaults)
+
+
+def _converted(parser: _CollectingParser, action: argparse.Action, value: Any, path: Path) -> Any:
+    already = len(parser.found)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    converted = parser._get_value(action, text)
+    if action.choices is not None:
+        parser._check_value(action, converted)
+    parser.found[already:] = [f"--config {path}: {problem}" for problem in parser.found[already:]]
+    return converted
+
+
+def write_arguments(arguments: CheckedArguments, path: Path) -> None:
+    """Write all arguments as YAML that ``--config`` takes."""
+    values = dataclasses.asdict(arguments)  # type: ignore[call-overload]
+    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+# --- running a command ----------------------------------------------------------------------------------------------
+
+USER_ERROR_CODE = 2
+INTERRUPTED_CODE = 130
+
+
+def run_command(command: Callable[[], Any]) -> None:
+    """Run a command line program: a user's mistake is a sentence and exit code 2, Ctrl-C exit code 130."""
+    try:
+        command()
+    except UserError as error:
+        rank = os.environ.get("RANK", "0")
+        origin = "sentorder" if rank == "0" else f"sentorder (process {rank})"
+        for line in str(error).splitlines():
+            print(f"{origin}: error: {line}", file=sys.stderr)
+        sys.exit(USER_ERROR_CODE)
+    except KeyboardInterrupt:
+        print("\nsentorder: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED_CODE)
+    except BrokenPipeError:  # somebody piped the output into head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,232 @@
+"""The loop, and nothing about sentences: every step that a Trainer hides, in the order in which it happens.
+
+Two functions. :func:`train_steps` trains and yields after each optimizer step, so that logging, evaluating, saving and
+stopping are plain lines in the body of somebody's ``for``. :func:`evaluation_records` runs a model over a loader and
+collects one small record per example from all processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import find_batch_size, gather_object
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+Record = TypeVar("Record")
+Forward = Callable[[nn.Module, Any], Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, just done. The tensors are still on the device: reading one waits for it."""
+
+    number: int
+    """1 for the first."""
+    epoch: int
+    """0 for the first pass over the data."""
+    ends_epoch: bool
+    loss: torch.Tensor
+    """0-dim: the weighted mean over all examples of the step, of all micro-batches and processes."""
+    gradient_norm: torch.Tensor
+    """0-dim: before clipping."""
+    learning_rate: float
+    """Of the first parameter group, as it was in this step."""
+    count: torch.Tensor
+    """0-dim: the sum of the weights, which is the number of examples unless some weigh less than 1."""
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient that is infinite or not a number; raised before it could reach the weights."""
+
+
+def call_model(model: nn.Module, batch: Any) -> Any:
+    """The default forward: the batch's entries as keyword arguments."""
+    return model(**batch)
+
+
+def example_weights(batch: Any) -> torch.Tensor:
+    """(B,) the batch's own ``weights``, or 1 for every example where it has none."""
+    if isinstance(batch, Mapping) and "weights" in batch:
+        weights: torch.Tensor = batch["weights"]
+        return weights
+    return torch.ones(int(find_batch_size(batch) or 0))
+
+
+def train_steps(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | None,
+    train_loader: Any,
+    loss_fn: Callable[[Any, Any], torch.Tensor],
+    *,
+    max_steps: int,
+    gradient_accumulation_steps: int = 1,
+    max_grad_norm: float | None = 1.0,
+    forward: Forward = call_model,
+    weights_of: Callable[[Any], torch.Tensor] = example_weights,
+) -> Iterator[Step]:
+    """Train, and yield once per optimizer step; ``break`` ends the training cleanly.
+
+    The loss of a step is the weighted mean over all of its examples, so that it does not matter how the step is cut
+    into micro-batches and processes.
+
+    Args:
+        accelerator: made with ``gradient_accumulation_steps=1``: the window of micro-batches is taken here.
+        model: prepared; put into training mode for each step.
+        optimizer: prepared.
+        scheduler: not prepared (a prepared one would be stepped once per process); None for a constant rate.
+        train_loader: prepared; iterated again for each epoch.
+        loss_fn: ``(output, batch) -> (B,)``, one value per example.
+        max_steps: when to end.
+        gradient_accumulation_steps: micro-batches per optimizer step; the last window of an epoch may have fewer.
+        max_grad_norm: what the norm of the gradient is clipped to; None or 0 for no clipping.
+        forward: how a batch goes through the model.
+        weights_of: ``batch -> (B,)`` what each example counts.
+
+    Raises:
+        NonFiniteError: before the optimizer step that a non-finite loss or gradient would have spoilt.
+        ValueError: if ``loss_fn`` gives something else than one value per example, or the loader is empty.
+    """
+    number, epoch = 0, 0
+    optimizer.zero_grad()
+    while number < max_steps:
+        if hasattr(train_loader, "set_epoch"):
+            train_loader.set_epoch(epoch)
+        steps_before = number
+        with _closing(accelerator, train_loader) as batches:
+            for window, ends_epoch in windows(batches, gradient_accumulation_steps):
+                model.train()
+                count = _total(accelerator, sum(weights_of(batch).sum() for batch in window))
+                loss_sum = torch.zeros((), device=accelerator.device)
+                for place, batch in enumerate(window, start=1):
+                    synchronise = place == len(window)
+                    with contextlib.nullcontext() if synchronise else accelerator.no_sync(model):
+                        values = loss_fn(forward(model, batch), batch)
+                        weights = weights_of(batch).to(values)
+                        _check_one_per_example(values, weights)
+                        loss = (values * weights).sum() / count
+                        # Processes average their gradients, and count already spans all of them.
+                        accelerator.backward(loss * accelerator.num_processes)
+                    loss_sum = loss_sum + loss.detach()
+                gradient_norm = _clip(accelerator, model, max_grad_norm)
+                loss_mean = _total(accelerator, loss_sum)
+                _check_finite(accelerator, number + 1, loss_mean, gradient_norm)
+                learning_rate = optimizer.param_groups[0]["lr"]
+                optimizer.step()
+                if scheduler is not None and not accelerator.optimizer_step_was_skipped:
+                    scheduler.step()
+                optimizer.zero_grad()
+                number += 1
+                yield Step(number, epoch, ends_epoch, loss_mean, gradient_norm, learning_rate, count)
+                if number >= max_steps:
+                    return
+        if number == steps_before:
+            raise ValueError("The training loader gave no batch.")
+        epoch += 1
+
+
+@torch.no_grad()
+def evaluation_records(
+    accelerator: Accelerator,
+    model: nn.Module,
+    loader: Iterable[Any],
+    records_of: Callable[[Any, Any], list[Record]],
+    *,
+    forward: Forward = call_model,
+    weights_of: Callable[[Any], torch.Tensor] = example_weights,
+) -> list[Record]:
+    """Run the model in evaluation mode and collect one record per example, on every process those of all processes.
+
+    Args:
+        accelerator: whose processes share the loader.
+        model: prepared or not; it runs unwrapped, so processes may have different numbers of batches.
+        loader: prepared.
+        records_of: ``(output, batch) -> `` one record per example: something small that can be pickled.
+        forward: how a batch goes through the model.
+        weights_of: ``batch -> (B,)``; the records of examples with weight 0 are dropped.
+
+    Returns:
+        The records in the order of processes and batches: identify the example in the record where order matters.
+
+    Raises:
+        ValueError: if ``records_of`` gives more or fewer records than the batch has examples.
+    """
+    bare = accelerator.unwrap_model(model)
+    was_training = bare.training
+    bare.eval()
+    records: list[Record] = []
+    try:
+        for batch in loader:
+            found = records_of(forward(bare, batch), batch)
+            records.extend(
+                record for record, weight in zip(found, weights_of(batch).tolist(), strict=True) if weight > 0
+            )
+    finally:
+        bare.train(was_training)
+    return list(gather_object(records))
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+def windows(batches: Iterable[Any], size: int) -> Iterator[tuple[list[Any], bool]]:
+    """Lists of ``size`` batches (the last one may be shorter), each with whether it is the last."""
+    window: list[Any] = []
+    for batch in batches:
+        if len(window) == size:
+            yield window, False
+            window = []
+        window.append(batch)
+    if window:
+        yield window, True
+
+
+@contextlib.contextmanager
+def _closing(accelerator: Accelerator, loader: Any) -> Iterator[Iterator[Any]]:
+    """Iterate over a loader that may be left half-way: Accelerate would go on taking it for the active one."""
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if hasattr(batches, "close"):
+            batches.close()
+        if accelerator.gradient_state.active_dataloader is loader:
+            loader.end()
+
+
+def _total(accelerator: Accelerator, value: torch.Tensor | int) -> torch.Tensor:
+    """The sum over all processes, on the device."""
+    total: torch.Tensor = accelerator.reduce(torch.as_tensor(value, device=accelerator.device), reduction="sum")
+    return total
+
+
+def _check_one_per_example(values: torch.Tensor, weights: torch.Tensor) -> None:
+    if values.shape != weights.shape:
+        raise ValueError(
+            f"The loss must give one value per example, of shape {tuple(weights.shape)}, but has shape "
+            f"{tuple(values.shape)}: leave the mean to the loop (reduction='none'), which alone knows how many examples "
+            "the whole step has."
+        )
+
+
+def _clip(accelerator: Accelerator, model: nn.Module, max_grad_norm: float | None) -> torch.Tensor:
+    """Clip the gradient and give the norm that it had."""
+    norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or float("inf"))
+    return torch.as_tensor(norm)
+
+
+def _check_finite(accelerator: Accelerator, number: int, loss: torch.Tensor, gradient_norm: torch.Tensor) -> None:
+    """Loss and norm are the same on every process, so that all of them stop. In fp16 the scaler deals with overflow."""
+    finite = torch.isfinite(loss) & (accelerator.scaler is not None or torch.isfinite(gradient_norm))
+    if not finite:
+        raise NonFiniteError(
+            f"Step {number}: the loss is {loss.item():g} and the norm of the gradient {gradient_norm.item():g}. The "
+            "weights are still those of the step before. Try a lower learning rate, clipping or more warm-up."
+        )

@@ -1,0 +1,75 @@
+"""The machine: processes, precision, threads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import psutil
+import torch
+import transformers
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import is_torch_xla_available
+
+from .errors import UserError
+
+
+@contextlib.contextmanager
+def accelerator_for(
+    *,
+    mixed_precision: str | None,
+    cpu_threads: int | None,
+    log_with: list[str] | None = None,
+    project_dir: str | None = None,
+) -> Iterator[Accelerator]:
+    """An Accelerator for one run; afterwards another run in this process may choose another precision.
+
+    Args:
+        mixed_precision: ``no``, ``fp16`` or ``bf16``; None for what ``accelerate launch`` was told.
+        cpu_threads: of each process; None shares the cores among the processes of this machine. (A launcher sets one
+            thread where nobody told it otherwise, which leaves most of a machine idle.)
+        log_with: trackers.
+        project_dir: where trackers may write.
+
+    Raises:
+        UserError: if the precision does not fit the device, or several processes would each train for themselves.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    # On a machine without an accelerator several processes only find each other if told that it is the CPU.
+    cpu = world_size > 1 and not torch.accelerator.is_available() and not is_torch_xla_available()
+    started_here = not AcceleratorState._shared_state
+    try:
+        accelerator = Accelerator(
+            mixed_precision=mixed_precision,
+            cpu=cpu,
+            step_scheduler_with_optimizer=False,
+            log_with=log_with or None,
+            project_dir=project_dir,
+        )
+        if world_size > accelerator.num_processes:
+            raise UserError(
+                f"{world_size} processes were started, but each of them is on its own and would train its own model. "
+                "Start them with `accelerate launch` and a configuration for several processes, such as "
+                "accelerate_configs/cpu_gloo.yaml."
+            )
+        on_cpu = accelerator.device.type == "cpu"
+        if on_cpu and accelerator.mixed_precision == "fp16":
+            raise UserError("--mixed_precision fp16: not on a CPU; use bf16 or no.")
+        if on_cpu:
+            torch.set_num_threads(cpu_threads or _fair_threads())
+        if not accelerator.is_main_process:
+            logging.getLogger("transformers").setLevel(logging.ERROR)
+        transformers.utils.logging.disable_progress_bar()
+        yield accelerator
+    finally:
+        if started_here:
+            AcceleratorState._reset_state()
+
+
+def _fair_threads() -> int:
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(allowed, psutil.cpu_count(logical=False) or allowed)
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

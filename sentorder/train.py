@@ -1,0 +1,372 @@
+"""Train a model that orders sentences: ``accelerate launch -m sentorder.train``.
+
+Read :func:`train` from top to bottom: it is the whole run. The optimizer step itself is in ``loop.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, set_seed
+from datasets import Dataset
+
+from .arguments import TrainArguments, parse_arguments, run_command, write_arguments
+from .checkpoint import restore_weights, save_model, write_json, write_json_lines
+from .data.collation import ordering_loader
+from .data.formats import Document, load_splits, to_dataset
+from .data.sampling import GlobalPlan
+from .data.tokenization import describe_cuts, tokenize
+from .errors import UserError
+from .evaluation import Evaluation, describe_scores, evaluate, evaluation_loader
+from .loop import Step, train_steps
+from .methods import METHODS
+from .metrics import accuracy, kendall_tau, positions_of
+from .model_card import model_card
+from .modeling import SentenceOrderer, load_for_training
+from .optimization import adamw, parameter_groups, schedule
+from .runtime import accelerator_for
+from .tracking import RunLog, check_trackers
+
+EXAMPLES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to."""
+
+    output_dir: Path
+    model_dir: Path
+    steps: int
+    best_step: int
+    """The step whose weights were kept."""
+    validation: dict[str, float] | None
+    """Their scores on validation; None without evaluation."""
+    test: dict[str, float] | None
+    """Their scores on test; None if there is no test split."""
+
+
+def train(arguments: TrainArguments | None = None) -> TrainResult:
+    """Train, evaluate, keep the best model, and score it once on test.
+
+    May be called several times in one process, and by ``notebook_launcher(train, (arguments,))``.
+
+    Args:
+        arguments: None for the default run.
+
+    Raises:
+        UserError: for anything that is wrong with arguments, data, model or output folder, before training starts.
+        NonFiniteError: if a loss or gradient is infinite or not a number.
+    """
+    arguments = arguments or TrainArguments()
+    arguments.check()
+    check_trackers(arguments.log_with)
+    documents = _load_documents(arguments)
+
+    with accelerator_for(
+        mixed_precision=arguments.mixed_precision,
+        cpu_threads=arguments.cpu_threads,
+        log_with=arguments.log_with,
+        project_dir=arguments.output_dir,
+    ) as accelerator:
+        # What is trained, and where it is written.
+        set_seed(arguments.seed)
+        model, origin = load_for_training(
+            arguments.model_name_or_path,
+            method=arguments.method,
+            pooling=arguments.pooling,
+            dropout=arguments.dropout,
+            max_length=arguments.max_length,
+            tokenizer_name=arguments.tokenizer_name,
+        )
+        folder = _make_output_folder(accelerator, arguments)
+        accelerator.project_configuration.set_directories(str(folder))
+        tables = {
+            split: tokenize(to_dataset(texts), model.tokenizer, model.config.max_length)
+            for split, texts in documents.items()
+        }
+
+        # Which documents make up which step, and the loaders that deal them out.
+        micro_batches = arguments.gradient_accumulation_steps * accelerator.num_processes
+        step_size = arguments.per_device_train_batch_size * micro_batches
+        plan = GlobalPlan(tables["train"]["length"][:], step_size, micro_batches=micro_batches, seed=arguments.seed)
+        total_steps = arguments.max_steps
+        if total_steps < 0:
+            total_steps = math.ceil(arguments.num_train_epochs * plan.steps_per_epoch)
+        train_loader = accelerator.prepare(
+            ordering_loader(
+                tables["train"],
+                plan,
+                model.collator(seed=arguments.seed),
+                num_workers=arguments.dataloader_num_workers,
+            )
+        )
+        eval_loaders = {
+            split: evaluation_loader(
+                accelerator, model, tables[split], arguments.per_device_eval_batch_size, arguments.dataloader_num_workers
+            )
+            for split in ("validation", "test")
+            if split in tables
+        }
+
+        # Optimizer and schedule; the schedule is not prepared, so it does not depend on the number of processes.
+        optimizer = adamw(
+            parameter_groups(
+                model,
+                learning_rate=arguments.learning_rate,
+                head_learning_rate=arguments.head_learning_rate,
+                weight_decay=arguments.weight_decay,
+            )
+        )
+        scheduler = schedule(
+            arguments.lr_scheduler_type, optimizer, warmup_steps=arguments.warmup_steps, total_steps=total_steps
+        )
+        model, optimizer = accelerator.prepare(model, optimizer)
+        bare: SentenceOrderer = accelerator.unwrap_model(model)
+        set_seed(arguments.seed, device_specific=True)  # from here on only dropout draws: differently on each process
+
+        best_step, best_scores = 0, None
+        with RunLog(accelerator, folder / "metrics.jsonl", total_steps, dataclasses.asdict(arguments)) as log:
+            log.say(f"{origin}; {_machine(accelerator)}; output: {folder}")
+            for split, table in tables.items():
+                cuts = describe_cuts(table)
+                if cuts:
+                    log.say(f"{split}: {cuts}")
+            meter = _Meter()
+            for step in train_steps(
+                accelerator,
+                model,
+                optimizer,
+                scheduler,
+                train_loader,
+                bare.method.loss,
+                max_steps=total_steps,
+                gradient_accumulation_steps=arguments.gradient_accumulation_steps,
+                max_grad_norm=arguments.max_grad_norm,
+            ):
+                log.advance()
+                meter.add(step)
+                if step.number % arguments.logging_steps == 0 or step.number == total_steps:
+                    log.log(step.number, meter.figures(step, plan.steps_per_epoch))
+                if _evaluation_is_due(step, arguments, total_steps):
+                    with meter.paused():
+                        scores = evaluate(accelerator, model, eval_loaders["validation"], len(tables["validation"])).scores
+                        log.log(step.number, {f"eval_{name}": value for name, value in scores.items()})
+                        if best_scores is None or _better(arguments.metric_for_best_model, scores, best_scores):
+                            best_step, best_scores = step.number, scores
+                            _save(accelerator, bare, folder)
+            if best_scores is None:
+                best_step = total_steps
+                _save(accelerator, bare, folder)
+
+            # The test split is looked at once, with the weights that were kept.
+            test = None
+            if "test" in tables:
+                if best_step != total_steps:
+                    restore_weights(bare, folder / "model")
+                test = evaluate(accelerator, model, eval_loaders["test"], len(tables["test"]), description="testing")
+                log.log(total_steps, {f"test_{name}": value for name, value in test.scores.items()})
+
+        if accelerator.is_main_process:
+            _write_results(folder, arguments, bare, tables, total_steps, best_step, best_scores, test)
+        accelerator.wait_for_everyone()
+        return TrainResult(
+            folder, folder / "model", total_steps, best_step, best_scores, None if test is None else test.scores
+        )
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+def _load_documents(arguments: TrainArguments) -> dict[str, list[Document]]:
+    documents = load_splits(arguments.dataset)
+    if "train" not in documents:
+        raise UserError(f"--dataset {arguments.dataset}: has no train split; give train=FILE.")
+    if arguments.eval_strategy != "no" and "validation" not in documents:
+        raise UserError(
+            f"--dataset {arguments.dataset}: has no validation split; give validation=FILE or --eval_strategy no."
+        )
+    limits = {"train": arguments.max_train_documents}
+    return {split: texts[: limits.get(split, arguments.max_eval_documents)] for split, texts in documents.items()}
+
+
+def _make_output_folder(accelerator: Accelerator, arguments: TrainArguments) -> Path:
+    """Make the folder on the main process and tell the others, also if it could not be made."""
+    outcome: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = _numbered_folder() if arguments.output_dir is None else _given_folder(arguments)
+            write_arguments(dataclasses.replace(arguments, output_dir=str(outcome[0])), outcome[0] / "arguments.yaml")
+        except OSError as error:
+            where = arguments.output_dir or "runs"
+            outcome[0] = UserError(f"--output_dir {where}: cannot be written ({error.strerror}); choose another.")
+        except UserError as error:
+            outcome[0] = error
+    (folder,) = broadcast_object_list(outcome)
+    if isinstance(folder, UserError):
+        raise folder
+    return Path(folder)
+
+
+def _numbered_folder() -> Path:
+    parent = Path("runs")
+    parent.mkdir(exist_ok=True)
+    number = max((int(path.name) for path in parent.iterdir() if re.fullmatch(r"\d+", path.name)), default=0) + 1
+    while True:
+        try:
+            (parent / str(number)).mkdir()
+            return parent / str(number)
+        except FileExistsError:  # another run was faster
+            number += 1
+
+
+def _given_folder(arguments: TrainArguments) -> Path:
+    folder = Path(str(arguments.output_dir))
+    if (folder / "arguments.yaml").exists() and not arguments.overwrite_output_dir:
+        raise UserError(
+            f"--output_dir {folder}: holds a run already; choose another folder or add --overwrite_output_dir."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in ("test_results.json", "predictions.jsonl"):
+        (folder / stale).unlink(missing_ok=True)
+    return folder
+
+
+def _machine(accelerator: Accelerator) -> str:
+    processes = accelerator.num_processes
+    threads = f" ({torch.get_num_threads()} threads)" if accelerator.device.type == "cpu" else ""
+    return f"{processes} process{'es' if processes > 1 else ''} on {accelerator.device.type}{threads}"
+
+
+def _evaluation_is_due(step: Step, arguments: TrainArguments, total_steps: int) -> bool:
+    if arguments.eval_strategy == "no":
+        return False
+    due = step.ends_epoch if arguments.eval_strategy == "epoch" else step.number % arguments.eval_steps == 0
+    return due or step.number == total_steps
+
+
+def _better(metric: str, scores: Mapping[str, float], best: Mapping[str, float]) -> bool:
+    return scores[metric] < best[metric] if metric == "loss" else scores[metric] > best[metric]
+
+
+def _save(accelerator: Accelerator, model: SentenceOrderer, folder: Path) -> None:
+    if accelerator.is_main_process:
+        save_model(model, folder / "model")
+    accelerator.wait_for_everyone()
+
+
+class _Meter:
+    """Means between two log lines; nothing is read from the device before they are wanted."""
+
+    def __init__(self) -> None:
+        self.paused_for = 0.0
+        self._restart()
+
+    def _restart(self) -> None:
+        self.loss: torch.Tensor | float = 0.0
+        self.count: torch.Tensor | float = 0.0
+        self.started = time.perf_counter()
+
+    def add(self, step: Step) -> None:
+        self.loss = self.loss + step.loss * step.count
+        self.count = self.count + step.count
+
+    def paused(self) -> _Meter:
+        """``with meter.paused(): ...`` leaves that time out of documents per second."""
+        return self
+
+    def __enter__(self) -> None:
+        self.pause_began = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.started += time.perf_counter() - self.pause_began
+
+    def figures(self, step: Step, steps_per_epoch: int) -> dict[str, float]:
+        """What is logged: the mean loss since the last time, and the figures of this step."""
+        count = float(self.count)
+        figures = {
+            "epoch": round(step.number / steps_per_epoch, 4),
+            "loss": float(self.loss) / count,
+            "learning_rate": step.learning_rate,
+            "gradient_norm": float(step.gradient_norm),
+            "documents_per_second": count / (time.perf_counter() - self.started),
+        }
+        self._restart()
+        return figures
+
+
+def _write_results(
+    folder: Path,
+    arguments: TrainArguments,
+    model: SentenceOrderer,
+    tables: Mapping[str, Dataset],
+    steps: int,
+    best_step: int,
+    validation: dict[str, float] | None,
+    test: Evaluation | None,
+) -> None:
+    """Test results, predictions and model card, and what a person wants to see at the end."""
+    defaults = TrainArguments()
+    changed = {
+        name: value for name, value in dataclasses.asdict(arguments).items() if value != getattr(defaults, name)
+    }
+    card = model_card(
+        encoder=str(model.config.encoder_name),
+        method=model.config.method,
+        method_description=model.method.description,
+        dataset=arguments.dataset,
+        documents={split: len(table) for split, table in tables.items()},
+        steps=steps,
+        best_step=best_step,
+        validation=validation,
+        test=None if test is None else test.scores,
+        arguments=changed,
+    )
+    (folder / "model" / "README.md").write_text(card, encoding="utf-8")
+    if validation is not None:
+        print(f"\nvalidation (step {best_step}, the best of {steps}): {describe_scores(validation)}")
+    if test is not None:
+        write_json(folder / "test_results.json", test.scores)
+        write_json_lines(folder / "predictions.jsonl", test.predictions(tables["test"]["id"][:]))
+        print(f"test: {describe_scores(test.scores)}\n")
+        print(_describe_examples(tables["test"], test, arguments.seed))
+    print(f"\nmodel: {folder / 'model'}\nuse it: python -m sentorder.predict --model_path {folder / 'model'} FILE")
+
+
+def _describe_examples(table: Dataset, test: Evaluation, seed: int) -> str:
+    """A few test passages in random order, each sentence with the position that the model gives it and the true one."""
+    generator = torch.Generator().manual_seed(seed)
+    rows: Sequence[int] = torch.randperm(len(table), generator=generator)[:EXAMPLES_SHOWN].tolist()
+    blocks = []
+    for row in rows:
+        sentences = table[row]["sentences"]
+        predicted = positions_of(test.records[row].order)
+        true = range(len(sentences))
+        head = f"{table[row]['id']}: tau {kendall_tau(predicted, true):.2f}, accuracy {accuracy(predicted, true):.2f}"
+        shuffled = torch.randperm(len(sentences), generator=generator).tolist()
+        lines = [f"{predicted[i] + 1:>7}{i + 1:>6}  {sentences[i]}" for i in shuffled]
+        blocks.append("\n".join([head, "  model  true  as shuffled", *lines]))
+    return "\n\n".join(blocks)
+
+
+def main() -> None:
+    """The command line program; what ``accelerate launch`` calls on a TPU."""
+    arguments, _ = parse_arguments(
+        TrainArguments,
+        program="accelerate launch -m sentorder.train",
+        description="Train a model that restores the order of shuffled sentences.",
+        choices={"method": METHODS},
+    )
+    train(arguments)
+
+
+if __name__ == "__main__":
+    run_command(main)
