@@ -81,7 +81,9 @@ class DataArguments:
         "'stories' (bundled), a file that is split 80/10/10, or train=FILE,validation=FILE,test=FILE. Files: JSON "
         "lines with 'sentences', tab-separated rows, or lines with <eos> between sentences.",
     )
-    max_train_documents: Annotated[Optional[int], AtLeast(1)] = _option(None, "Use only the first so many for training.")
+    max_train_documents: Annotated[Optional[int], AtLeast(1)] = _option(
+        None, "Use only the first so many for training."
+    )
     max_eval_documents: Annotated[Optional[int], AtLeast(1)] = _option(
         None, "Use only the first so many for validation, and as many for the test."
     )
@@ -98,7 +100,9 @@ class OptimizationArguments:
         16, "Documents per micro-batch. A step has this x gradient_accumulation_steps x processes."
     )
     gradient_accumulation_steps: Annotated[int, AtLeast(1)] = _option(1, "Micro-batches per optimizer step.")
-    num_train_epochs: Annotated[float, AtLeast(0)] = _option(2.0, "Passes over the training documents; may be a fraction.")
+    num_train_epochs: Annotated[float, AtLeast(0)] = _option(
+        2.0, "Passes over the training documents; may be a fraction."
+    )
     max_steps: Annotated[int, AtLeast(-1)] = _option(-1, "Optimizer steps; if above 0 it overrides num_train_epochs.")
     learning_rate: Annotated[float, AtLeast(0)] = _option(1e-4, "Of the encoder.")
     head_learning_rate: Annotated[Optional[float], AtLeast(0)] = _option(
@@ -116,7 +120,9 @@ class OptimizationArguments:
     warmup_steps: Annotated[float, AtLeast(0)] = _option(0.1, "Steps of linear warm-up; below 1 a share of the run.")
     weight_decay: Annotated[float, AtLeast(0)] = _option(0.01, "Of matrices; biases and norms do not decay.")
     max_grad_norm: Annotated[float, AtLeast(0)] = _option(1.0, "Clips the norm of the gradient; 0 switches that off.")
-    seed: Annotated[int, AtLeast(0)] = _option(42, "Of everything that is random: head, order of documents, shuffles, dropout.")
+    seed: Annotated[int, AtLeast(0)] = _option(
+        42, "Of everything that is random: head, order of documents, shuffles, dropout."
+    )
 
 
 @dataclass
@@ -125,7 +131,9 @@ class RuntimeArguments:
 
     _argument_group_name: ClassVar[str] = "machine"
 
-    per_device_eval_batch_size: Annotated[int, AtLeast(1)] = _option(32, "Documents per batch where nothing is trained.")
+    per_device_eval_batch_size: Annotated[int, AtLeast(1)] = _option(
+        32, "Documents per batch where nothing is trained."
+    )
     mixed_precision: Optional[Literal["no", "fp16", "bf16"]] = _option(
         None, "Without it: what `accelerate config` or `accelerate launch` says."
     )
@@ -146,7 +154,9 @@ class OutputArguments:
     eval_strategy: Literal["no", "steps", "epoch"] = _option(
         "epoch", "When to evaluate on validation: the best model by that is kept. With 'no' the last one is."
     )
-    eval_steps: Annotated[int, AtLeast(1)] = _option(100, "Optimizer steps between two evaluations, with eval_strategy steps.")
+    eval_steps: Annotated[int, AtLeast(1)] = _option(
+        100, "Optimizer steps between two evaluations, with eval_strategy steps."
+    )
     metric_for_best_model: Literal["kendall_tau", "accuracy", "perfect_match_ratio", "loss"] = _option(
         "kendall_tau", "Of the validation split; the highest is best, of the loss the lowest."
     )
@@ -260,17 +270,17 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class _CollectingParser(HfArgumentParser):
     """Goes on after a value that cannot be read, and keeps a list of what was wrong."""
 
-    def __init__(self, groups: Sequence[type], **kwargs: Any) -> None:
+    def __init__(self, groups: Sequence[Any], **kwargs: Any) -> None:
         self.found: list[str] = []
         hints = [hint for group in groups for hint in get_type_hints(group).items()]
         self.optional = {name for name, hint in hints if type(None) in get_args(hint)}
-        super().__init__(groups, **kwargs)
+        super().__init__(list(groups), **kwargs)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         if action.dest in self.optional and arg_string.lower() in ("none", "null"):
             return None
         try:
-            return super()._get_value(action, arg_string)  # type: ignore[misc]
+            return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
             self.found.append(f"{_flag(action)}: {error.message}.")
             return action.default  # something that the checks to come can go on with
@@ -365,7 +375,7 @@ def _set_defaults_from(parser: _CollectingParser, actions: Mapping[str, argparse
         values = {}
     if not isinstance(values, dict):
         raise UserError(f"--config {path}: expected lines like 'learning_rate: 2e-5'.")
-    defaults = {}
+    defaults: dict[str, Any] = {}
     for name, value in values.items():
         action = actions.get(str(name))
         if action is None:

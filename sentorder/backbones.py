@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 Pooling = Literal["marker", "mean", "both"]
 
@@ -36,13 +37,14 @@ class JointBackbone(nn.Module):
     """All sentences of a document through the encoder at once; then one state per slot.
 
     Args:
-        encoder: any Hugging Face encoder (its output has ``last_hidden_state``).
+        encoder: any Hugging Face encoder (a ``PreTrainedModel`` whose output has ``last_hidden_state``).
         pooling: how the states of a sentence's tokens become one.
     """
 
-    def __init__(self, encoder: nn.Module, pooling: Pooling) -> None:
+    def __init__(self, encoder: PreTrainedModel, pooling: Pooling) -> None:
         super().__init__()
         self.encoder = encoder
+        self.hidden_size = int(encoder.config.hidden_size)
         self.pooling: Pooling = pooling
 
     def forward(

@@ -204,10 +204,10 @@ def _search_one(pair_scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray
     order = np.argsort(-excess.sum(axis=1), kind="stable")
     while True:
         changes = _insertion_changes(excess[np.ix_(order, order)])
-        source, target = np.unravel_index(changes.argmax(), changes.shape)
+        source, target = divmod(int(changes.argmax()), n)
         if changes[source, target] <= 1e-9:
             break
-        order = _moved(order, int(source), int(target))
+        order = _moved(order, source, target)
     total = pair_scores[np.ix_(order, order)][np.triu_indices(n, 1)].sum()
     orders, scores = [order], [total]
     seen = {order.tobytes()}
@@ -231,7 +231,9 @@ def _insertion_changes(excess: np.ndarray) -> np.ndarray:
     places = np.arange(n)
     backward = -(past[:, 1:] - past[places, places + 1][:, None])  # t > s: minus the sum over s < j <= t
     forward = past[places, places][:, None] - past[:, :-1]  # t < s: the sum over t <= j < s
-    return np.where(places[None, :] > places[:, None], backward, forward) * (places[None, :] != places[:, None])
+    changes: np.ndarray = np.where(places[None, :] > places[:, None], backward, forward)
+    np.fill_diagonal(changes, 0.0)
+    return changes
 
 
 def _moved(order: np.ndarray, source: int, target: int) -> np.ndarray:

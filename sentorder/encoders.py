@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from .errors import UserError
 
@@ -112,7 +112,7 @@ def load_config_dict(source: str) -> dict[str, Any] | None:
     return config
 
 
-def load_encoder(source: str, *, dropout: float | None) -> nn.Module:
+def load_encoder(source: str, *, dropout: float | None) -> PreTrainedModel:
     """A pretrained encoder in float32, its dropouts set, its unused pooler dropped.
 
     Args:
@@ -133,19 +133,21 @@ def load_encoder(source: str, *, dropout: float | None) -> nn.Module:
 
 def set_dropout(config: Any, dropout: float | None) -> None:
     """Write ``dropout`` over every dropout that the encoder's configuration has; None leaves them."""
-    for field in DROPOUT_FIELDS if dropout is not None else ():
+    if dropout is None:
+        return
+    for field in DROPOUT_FIELDS:
         if isinstance(getattr(config, field, None), (int, float)):
-            setattr(config, field, float(dropout))  # type: ignore[arg-type]
+            setattr(config, field, dropout)
 
 
-def drop_pooler(encoder: nn.Module) -> nn.Module:
+def drop_pooler(encoder: PreTrainedModel) -> PreTrainedModel:
     """Remove a pooler, whose parameters would get no gradient (only some families can be built without one)."""
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # type: ignore[assignment]
     return encoder
 
 
-def encoder_from_config(config: Any) -> nn.Module:
+def encoder_from_config(config: Any) -> PreTrainedModel:
     """An encoder with random weights; the configuration is copied, because building one may change it."""
     return drop_pooler(AutoModel.from_config(copy.deepcopy(config), dtype=torch.float32))
 
@@ -173,7 +175,7 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
     return tokenizer
 
 
-def window_length(encoder: nn.Module, tokenizer: Any) -> int:
+def window_length(encoder: PreTrainedModel, tokenizer: Any) -> int:
     """The most tokens of one input: what the encoder has positions for and the tokenizer allows."""
     limits = [getattr(tokenizer, "model_max_length", None), getattr(encoder.config, "max_position_embeddings", None)]
     for module in encoder.modules():

@@ -211,8 +211,8 @@ def _check_one_per_example(values: torch.Tensor, weights: torch.Tensor) -> None:
     if values.shape != weights.shape:
         raise ValueError(
             f"The loss must give one value per example, of shape {tuple(weights.shape)}, but has shape "
-            f"{tuple(values.shape)}: leave the mean to the loop (reduction='none'), which alone knows how many examples "
-            "the whole step has."
+            f"{tuple(values.shape)}: leave the mean to the loop (reduction='none'), which alone knows how many "
+            "examples the whole step has."
         )
 
 

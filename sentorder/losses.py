@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
+from torch import nn
 
 from .contracts import Batch, OrderingOutput
 
@@ -35,5 +35,5 @@ def pairwise_logistic(output: OrderingOutput, batch: Batch) -> torch.Tensor:
     positions, mask = batch["positions"], batch["slot_mask"]
     # Each unordered pair once, as (earlier slot, later slot): the logit there should be positive.
     earlier = (positions[:, :, None] < positions[:, None, :]) & mask[:, :, None] & mask[:, None, :]
-    losses = F.softplus(-output.pair_logits.float()).masked_fill(~earlier, 0.0)
+    losses = nn.functional.softplus(-output.pair_logits.float()).masked_fill(~earlier, 0.0)
     return losses.sum(dim=(1, 2)) / earlier.sum(dim=(1, 2)).clamp(min=1)

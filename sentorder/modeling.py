@@ -30,7 +30,7 @@ from .methods import get_method
 FORMAT_VERSION = 1
 """Raised when older code could no longer read a checkpoint rightly."""
 SHUFFLE_SEED = 0
-"""Of the shuffle that documents get before they are ordered or scored: the same in every run, so that scores compare."""
+"""Of the shuffle that documents get before they are ordered or scored: one for all runs, so that scores compare."""
 
 
 class SentenceOrdererConfig(PreTrainedConfig):
@@ -43,6 +43,7 @@ class SentenceOrdererConfig(PreTrainedConfig):
         pooling: ``marker``, ``mean`` or ``both``.
         dropout: of the head.
         max_length: tokens per document, markers included.
+        tokenizer_size: tokens of the tokenizer, to notice a missing file.
         format_version: of the checkpoint.
     """
 
@@ -54,6 +55,7 @@ class SentenceOrdererConfig(PreTrainedConfig):
     pooling: str = "both"
     dropout: float = 0.0
     max_length: int = 512
+    tokenizer_size: int | None = None
     format_version: int = FORMAT_VERSION
     label_convention: str = "position 0 is the first sentence"
 
@@ -81,7 +83,7 @@ class SentenceOrderer(PreTrainedModel):
     base_model_prefix = "backbone"
     main_input_name = "input_ids"
 
-    def __init__(self, config: SentenceOrdererConfig, encoder: torch.nn.Module | None = None) -> None:
+    def __init__(self, config: SentenceOrdererConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         if config.format_version > FORMAT_VERSION:
             raise UserError(
@@ -93,7 +95,7 @@ class SentenceOrderer(PreTrainedModel):
             fields = dict(config.encoder or {})
             encoder = encoder_from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
         self.backbone = self.method.backbone(encoder, config.pooling)  # type: ignore[arg-type]
-        self.head = self.method.head(int(encoder.config.hidden_size), config.dropout)
+        self.head = self.method.head(self.backbone.hidden_size, config.dropout)
         self.tokenizer: Any = None
         self.post_init()
 
@@ -112,7 +114,8 @@ class SentenceOrderer(PreTrainedModel):
         ``positions``, ``document_ids`` and ``weights`` play no part: they are taken so that ``model(**batch)`` works.
         """
         slot_states = self.backbone(input_ids, attention_mask, token_slots, slot_mask)
-        return self.head(slot_states, slot_mask)
+        output: OrderingOutput = self.head(slot_states, slot_mask)
+        return output
 
     # --- making, saving and loading ---------------------------------------------------------------------------------
 
@@ -144,7 +147,8 @@ class SentenceOrderer(PreTrainedModel):
         source, _ = resolve_encoder(name_or_path)
         tokenizer = load_tokenizer(tokenizer_name or source)
         encoder = load_encoder(source, dropout=dropout)
-        vocabulary = encoder.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        embeddings: Any = encoder.get_input_embeddings()
+        vocabulary = embeddings.num_embeddings
         if len(tokenizer) > vocabulary:
             raise UserError(
                 f"--tokenizer_name {tokenizer_name}: has {len(tokenizer)} tokens, the encoder {source} knows only "
@@ -155,11 +159,14 @@ class SentenceOrderer(PreTrainedModel):
             raise UserError(f"--max_length {max_length}: the encoder {source} takes at most {window} tokens.")
         config = SentenceOrdererConfig(
             encoder=_portable(encoder.config),
-            encoder_name=name_or_path or DEFAULT_ENCODER,
+            encoder_name=os.path.basename(os.path.abspath(source))
+            if name_or_path and os.path.isdir(source)
+            else (name_or_path or DEFAULT_ENCODER),
             method=method,
             pooling=pooling,
             dropout=dropout or 0.0,
             max_length=max_length or window,
+            tokenizer_size=len(tokenizer),
         )
         model = cls(config, encoder)
         model.tokenizer = tokenizer
@@ -183,7 +190,12 @@ class SentenceOrderer(PreTrainedModel):
         check_is_orderer(source)
         tokenizer = load_tokenizer(source)
         try:
-            config = SentenceOrdererConfig.from_pretrained(source)
+            config = kwargs.pop("config", None) or SentenceOrdererConfig.from_pretrained(source)
+            if config.tokenizer_size not in (None, len(tokenizer)):
+                raise UserError(
+                    f"{source}: its tokenizer has {len(tokenizer)} tokens, not the {config.tokenizer_size} of the one "
+                    "that was saved; a tokenizer file is missing or was replaced."
+                )
             if dropout is not None:
                 config.dropout = dropout
                 encoder = AutoConfig.for_model(**dict(config.encoder or {}))
@@ -242,14 +254,14 @@ class SentenceOrderer(PreTrainedModel):
             columns = encode_documents(documents, self.tokenizer, self.config.max_length)
             collate = self.collator(seed=SHUFFLE_SEED, with_positions=False)
             for planned in GlobalPlan(columns["length"], batch_size):
-                items = [EncodedDocument(document, columns["sentence_ids"][document.index]) for document in planned]
+                items = [EncodedDocument(document, columns["sentence_ids"][document.row]) for document in planned]
                 batch = {name: tensor.to(self.device) for name, tensor in collate(items).items()}  # type: ignore[attr-defined]
                 decoded = self.method.decoder(self(**batch), batch["slot_mask"])
                 for item, (best, *_) in zip(items, decoded, strict=True):
                     sources = shuffle_slots(item.sentence_ids, SHUFFLE_SEED, item.planned.epoch)
                     order = [sources[slot] for slot in best.order]
-                    sentences = documents[item.planned.index]
-                    yield item.planned.index, Ordered(order, [sentences[i] for i in order], best.confidence)
+                    sentences = documents[item.planned.row]
+                    yield item.planned.row, Ordered(order, [sentences[i] for i in order], best.confidence)
         finally:
             self.train(was_training)
 

@@ -72,4 +72,5 @@ def schedule(name: str, optimizer: torch.optim.Optimizer, *, warmup_steps: float
         total_steps: of the run.
     """
     warmup = int(warmup_steps * total_steps) if warmup_steps < 1 else int(warmup_steps)
-    return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps)
+    scheduler: LRScheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps)
+    return scheduler

@@ -15,7 +15,7 @@ _INPUTS = """
 """
 
 
-class SentenceOrdering(evaluate.Metric):
+class SentenceOrdering(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """``add_batch(predictions=..., references=...)``, then ``compute()``.
 
     Keep it in memory (``SentenceOrdering(keep_in_memory=True)``) to leave no cache files behind.

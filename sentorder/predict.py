@@ -96,8 +96,7 @@ def main() -> None:
         documents, as_json = read_input(stream, name)
     transformers.utils.logging.disable_progress_bar()
     model = SentenceOrderer.from_pretrained(str(arguments.model_path))
-    if torch.accelerator.is_available():
-        model = model.to(torch.accelerator.current_accelerator())
+    model.to(torch.accelerator.current_accelerator() or torch.device("cpu"))  # type: ignore[arg-type]
     if arguments.cpu_threads is not None:
         torch.set_num_threads(arguments.cpu_threads)
     sentences = [document.sentences for document in documents]

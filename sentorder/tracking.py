@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from accelerate import Accelerator
-from accelerate.tracking import filter_trackers
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 from tqdm import tqdm
 
@@ -32,7 +32,7 @@ def check_trackers(names: Iterable[str]) -> None:
     for name in names:
         if name not in LoggerType.list():
             raise UserError(f"--log_with {name}: there is no such tracker; choose from {', '.join(LoggerType.list())}.")
-        if name != "all" and not filter_trackers([name], logging_dir="."):
+        if name != LoggerType.ALL and LoggerType(name) not in get_available_trackers():
             raise UserError(
                 f'--log_with {name}: that tracker is not installed; pip install {name}, or "sentorder[trackers]" '
                 "for the tested ones."
@@ -42,7 +42,8 @@ def check_trackers(names: Iterable[str]) -> None:
 def progress(items: Iterable[Item], description: str, accelerator: Accelerator) -> Iterable[Item]:
     """The items behind a passing progress bar on a terminal; silent elsewhere and on all but the main process."""
     shown = accelerator.is_main_process and sys.stderr.isatty()
-    return tqdm(items, desc=description, leave=False, disable=not shown, mininterval=0.5)
+    bar: Iterable[Item] = tqdm(items, desc=description, leave=False, disable=not shown, mininterval=0.5)
+    return bar
 
 
 def progress_bar(total: int, description: str, unit: str, *, main: bool = True) -> Any:
@@ -67,7 +68,7 @@ class RunLog:
         self.terminal = self.main and sys.stderr.isatty()
         self.total_steps = total_steps
         self.shown: dict[str, float] = {}
-        self.file = open(path, "w", encoding="utf-8") if self.main else None
+        self.file = open(path, "w", encoding="utf-8") if self.main else None  # noqa: SIM115  # closed in __exit__
         self.bar = progress_bar(total_steps, "training", "step", main=self.main)
         if accelerator.log_with:
             # Trackers take only flat values.

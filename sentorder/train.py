@@ -111,7 +111,11 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
         )
         eval_loaders = {
             split: evaluation_loader(
-                accelerator, model, tables[split], arguments.per_device_eval_batch_size, arguments.dataloader_num_workers
+                accelerator,
+                model,
+                tables[split],
+                arguments.per_device_eval_batch_size,
+                arguments.dataloader_num_workers,
             )
             for split in ("validation", "test")
             if split in tables
@@ -158,7 +162,9 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
                     log.log(step.number, meter.figures(step, plan.steps_per_epoch))
                 if _evaluation_is_due(step, arguments, total_steps):
                     with meter.paused():
-                        scores = evaluate(accelerator, model, eval_loaders["validation"], len(tables["validation"])).scores
+                        scores = evaluate(
+                            accelerator, model, eval_loaders["validation"], len(tables["validation"])
+                        ).scores
                         log.log(step.number, {f"eval_{name}": value for name, value in scores.items()})
                         if best_scores is None or _better(arguments.metric_for_best_model, scores, best_scores):
                             best_step, best_scores = step.number, scores
@@ -315,9 +321,7 @@ def _write_results(
 ) -> None:
     """Test results, predictions and model card, and what a person wants to see at the end."""
     defaults = TrainArguments()
-    changed = {
-        name: value for name, value in dataclasses.asdict(arguments).items() if value != getattr(defaults, name)
-    }
+    changed = {name: value for name, value in dataclasses.asdict(arguments).items() if value != getattr(defaults, name)}
     card = model_card(
         encoder=str(model.config.encoder_name),
         method=model.config.method,

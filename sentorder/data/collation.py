@@ -94,7 +94,7 @@ class JointCollator:
             attention_mask=torch.from_numpy((token_slots >= 0).astype(np.int64)),
             token_slots=torch.from_numpy(token_slots),
             slot_mask=torch.from_numpy(positions >= 0),
-            document_ids=torch.tensor([document.planned.index for document in documents]),
+            document_ids=torch.tensor([document.planned.row for document in documents]),
             weights=torch.tensor([document.planned.weight for document in documents]),
         )
         if self.with_positions:
@@ -112,7 +112,7 @@ class EncodedDocuments(torch.utils.data.Dataset[EncodedDocument]):
         return len(self.table)
 
     def __getitem__(self, planned: PlannedDocument) -> EncodedDocument:
-        return EncodedDocument(planned, self.table[planned.index]["sentence_ids"])
+        return EncodedDocument(planned, self.table[planned.row]["sentence_ids"])
 
 
 def ordering_loader(
@@ -125,7 +125,7 @@ def ordering_loader(
     """
     return DataLoader(
         EncodedDocuments(table),
-        batch_sampler=plan,  # type: ignore[arg-type]  # any sized iterable of lists will do
+        batch_sampler=plan,
         collate_fn=collator,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,

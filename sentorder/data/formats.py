@@ -2,7 +2,7 @@
 
 | layout | one document is | recognised by |
 |---|---|---|
-| JSONL | a line ``{"sentences": [...]}``, with ``id`` and ``genre`` if there are any | a first line that starts with ``{`` |
+| JSONL | a line ``{"sentences": [...]}``, with ``id`` and ``genre`` if there are any | a first line with ``{`` |
 | ``<eos>`` lines | a line ``sentence <eos> sentence <eos> ...`` (BERSON, NAON) | ``<eos>`` in the first line |
 | TSV | a row, one sentence per cell (STaCK) | a tab in the first line |
 """
@@ -76,7 +76,7 @@ def _layout_of(first_line: str, name: str) -> LineReader:
     if "\t" in first_line:
         return _tsv_document
     raise UserError(
-        f"{name}: this layout is not known. Give JSON lines with a \"sentences\" list, rows with one sentence per "
+        f'{name}: this layout is not known. Give JSON lines with a "sentences" list, rows with one sentence per '
         "tab-separated cell, or lines with <eos> between the sentences."
     )
 
@@ -157,9 +157,9 @@ def split_documents(documents: Sequence[Document]) -> dict[str, list[Document]]:
             "--dataset train=FILE,validation=FILE,test=FILE."
         )
     held_out = max(1, round(HELD_OUT_SHARE * len(distinct)))
-    side = {text: "train" for text in distinct}
-    side.update({text: "validation" for text in distinct[:held_out]})
-    side.update({text: "test" for text in distinct[held_out : 2 * held_out]})
+    side = dict.fromkeys(distinct, "train")
+    side.update(dict.fromkeys(distinct[:held_out], "validation"))
+    side.update(dict.fromkeys(distinct[held_out : 2 * held_out], "test"))
     splits: dict[str, list[Document]] = {name: [] for name in SPLITS}
     for document in documents:
         splits[side[_fingerprint(document)]].append(document)

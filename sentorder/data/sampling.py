@@ -16,8 +16,8 @@ class PlannedDocument(NamedTuple):
     sentences rightly."""
 
     epoch: int
-    index: int
-    """The row of the document."""
+    row: int
+    """Of the document in its table."""
     weight: float
     """1, or 0 for a filler that only gives a process something to run."""
 
@@ -88,9 +88,9 @@ class GlobalPlan:
     def __iter__(self) -> Iterator[list[PlannedDocument]]:
         epoch = self.epoch
         for step in self.steps(epoch):
-            by_length = sorted(step, key=lambda index: (int(self.lengths[index]), index))
+            by_length = sorted(step, key=lambda row: (int(self.lengths[row]), row))
             for share in np.array_split(np.asarray(by_length), self.micro_batches):
                 if len(share):
-                    yield [PlannedDocument(epoch, int(index), 1.0) for index in share]
+                    yield [PlannedDocument(epoch, int(row), 1.0) for row in share]
                 else:
                     yield [PlannedDocument(epoch, by_length[0], 0.0)]

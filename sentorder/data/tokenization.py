@@ -40,9 +40,7 @@ def fair_budget(lengths: Sequence[int], max_length: int) -> int:
     return ascending[-1]
 
 
-def encode_documents(
-    documents: Sequence[Sequence[str]], tokenizer: Any, max_length: int
-) -> dict[str, list[Any]]:
+def encode_documents(documents: Sequence[Sequence[str]], tokenizer: Any, max_length: int) -> dict[str, list[Any]]:
     """Token ids per sentence, without markers, cut to a fair budget where a document is too long.
 
     Args:
