@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
+import sys
 from collections.abc import Iterator
 
+import datasets
 import psutil
 import torch
 import transformers
@@ -60,9 +61,11 @@ def accelerator_for(
             raise UserError("--mixed_precision fp16: not on a CPU; use bf16 or no.")
         if on_cpu:
             torch.set_num_threads(cpu_threads or _fair_threads())
-        if not accelerator.is_main_process:
-            logging.getLogger("transformers").setLevel(logging.ERROR)
         transformers.utils.logging.disable_progress_bar()
+        if not (accelerator.is_main_process and sys.stderr.isatty()):
+            datasets.disable_progress_bars()
+        if not accelerator.is_main_process:
+            transformers.utils.logging.set_verbosity_error()
         yield accelerator
     finally:
         if started_here:

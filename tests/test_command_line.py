@@ -1,0 +1,240 @@
+"""The commands as a user types them, each in a process of its own."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import ClusterConfig
+
+from sentorder import SentenceOrderer
+from tests.conftest import REPOSITORY, Run, read_metrics
+
+CONFIGS = REPOSITORY / "accelerate_configs"
+
+
+def train_command(encoder: str, data: str, folder: Path, *more: str, config: str = "cpu.yaml") -> list[str]:
+    return [
+        *("accelerate", "launch", "--config_file", str(CONFIGS / config), "-m", "sentorder.train"),
+        *("--model_name_or_path", encoder, "--dataset", data, "--output_dir", str(folder)),
+        *("--learning_rate", "1e-3", "--max_steps", "7", "--logging_steps", "1", *more),
+    ]
+
+
+@pytest.mark.parametrize("method", ["regression", "pairwise"])
+def test_the_same_numbers_however_a_step_is_cut_up(
+    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path, method: str
+) -> None:
+    """Ragged documents, a short last step (21 = 8 + 8 + 5), 1 x 8, 4 x 2 and 2 processes x 4."""
+    cuts = {
+        "whole": ("8", "1", "cpu.yaml"),
+        "accumulated": ("4", "2", "cpu.yaml"),
+        "processes": ("4", "1", "cpu_gloo.yaml"),
+    }
+    for name, (per_device, accumulation, config) in cuts.items():
+        more = ["--per_device_train_batch_size", per_device, "--gradient_accumulation_steps", accumulation]
+        result = run(
+            *train_command(tiny_encoder, small_data, tmp_path / name, "--method", method, *more, config=config)
+        )
+        assert result.returncode == 0, result.stderr
+        assert ("2 processes on cpu" in result.stderr) == (name == "processes")
+    rows = {name: read_metrics(tmp_path / name) for name in cuts}
+    for name in ("accumulated", "processes"):
+        assert len(rows[name]) == len(rows["whole"])
+        for ours, whole in zip(rows[name], rows["whole"], strict=True):
+            assert ours["step"] == whole["step"] and ours.keys() == whole.keys()
+            if "loss" in whole:
+                assert ours["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+                assert ours["gradient_norm"] == pytest.approx(whole["gradient_norm"], rel=1e-4)
+                assert ours["learning_rate"] == whole["learning_rate"]
+            elif "eval_loss" in whole:
+                assert ours["eval_documents"] == 9
+                assert ours["eval_loss"] == pytest.approx(whole["eval_loss"], rel=1e-4)
+    whole = [json.loads(line) for line in (tmp_path / "whole" / "predictions.jsonl").read_text().splitlines()]
+    split = [json.loads(line) for line in (tmp_path / "processes" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in whole] == [row["id"] for row in split]
+
+
+@pytest.mark.parametrize("documents", [1, 3, 7])
+def test_evaluation_counts_every_document_once_for_any_number_of_processes(
+    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path, documents: int
+) -> None:
+    """Also with fewer documents than processes, and with a short last batch."""
+    SentenceOrderer.from_encoder(tiny_encoder).save_pretrained(tmp_path / "model")
+    results = []
+    for config in ("cpu.yaml", "cpu_gloo.yaml"):
+        out = tmp_path / config
+        result = run(
+            *("accelerate", "launch", "--config_file", str(CONFIGS / config), "-m", "sentorder.evaluation"),
+            *("--model_path", str(tmp_path / "model"), "--dataset", small_data, "--output_dir", str(out)),
+            *("--max_eval_documents", str(documents), "--per_device_eval_batch_size", "2"),
+        )
+        assert result.returncode == 0, result.stderr
+        assert f"over {documents} documents" in result.stdout
+        results.append((json.loads((out / "results.json").read_text()), (out / "predictions.jsonl").read_text()))
+    (one, one_predictions), (two, two_predictions) = results
+    assert one_predictions == two_predictions and len(one_predictions.splitlines()) == documents
+    assert one == {name: pytest.approx(value, rel=1e-6 if name == "loss" else 1e-12) for name, value in two.items()}
+
+
+def test_two_processes_that_know_nothing_of_each_other_are_stopped(
+    run: Run, tiny_encoder: str, small_data: str
+) -> None:
+    """What a launcher does that starts copies of a program instead of a group."""
+    code = (
+        "import accelerate.state as s; s.PartialState(); "  # as if somebody had made one process the whole world
+        "import os; os.environ['WORLD_SIZE'] = '2'; "
+        "import sys; sys.argv = ['train', '--model_name_or_path', %r, '--dataset', %r]; "
+        "from sentorder.arguments import run_command; from sentorder.train import main; run_command(main)"
+    )
+    result = run("python", "-c", code % (tiny_encoder, small_data))
+    assert result.returncode == 2 and "would train its own model" in result.stderr
+
+
+def test_what_accelerate_config_default_writes(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    written = tmp_path / "default.yaml"
+    assert run("accelerate", "config", "default", "--config_file", str(written)).returncode == 0
+    command = train_command(tiny_encoder, small_data, tmp_path / "run", "--max_steps", "2")
+    command[command.index("--config_file") + 1] = str(written)
+    result = run(*command, ACCELERATE_USE_CPU="true")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_both_cores_are_used_whatever_the_launcher_sets(
+    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path
+) -> None:
+    import psutil
+
+    result = run(*train_command(tiny_encoder, small_data, tmp_path / "run", "--max_steps", "1"), OMP_NUM_THREADS="1")
+    assert f"({psutil.cpu_count(logical=False)} threads)" in result.stderr
+    result = run(*train_command(tiny_encoder, small_data, tmp_path / "one", "--max_steps", "1", "--cpu_threads", "1"))
+    assert "(1 threads)" in result.stderr
+
+
+def test_notebook_launcher(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    """In a clean process, as in a fresh notebook, and twice, as in any other."""
+    code = f"""
+from accelerate import notebook_launcher
+from sentorder import TrainArguments
+from sentorder.train import train
+for number in (1, 2):
+    arguments = TrainArguments(model_name_or_path={tiny_encoder!r}, dataset={small_data!r}, max_steps=2,
+                               mixed_precision="bf16", output_dir=f"run-{{number}}")
+    notebook_launcher(train, (arguments,), num_processes=1)
+"""
+    result = run("python", "-c", code)
+    assert result.returncode == 0, result.stderr
+    losses = [[row.get("loss") for row in read_metrics(tmp_path / f"run-{number}")] for number in (1, 2)]
+    assert losses[0] == losses[1] and losses[0]
+    assert yaml.safe_load((tmp_path / "run-1" / "arguments.yaml").read_text())["mixed_precision"] == "bf16"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_configurations_parse_and_say_how_to_start_them(path: Path) -> None:
+    ClusterConfig.from_yaml_file(str(path))
+    head = path.read_text().splitlines()[0]
+    assert head.startswith("# ") and f"accelerate launch --config_file accelerate_configs/{path.name}" in head
+
+
+# --- prediction -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model_path(tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    SentenceOrderer.from_encoder(tiny_encoder).save_pretrained(folder)
+    return str(folder)
+
+
+BLOCKS = "The sun rose.\nIt set.\nNoon came.\n\n\nOne.\n  Two.  \n"
+
+
+def test_predict_text_from_standard_input(run: Run, model_path: str) -> None:
+    result = run("python", "-m", "sentorder.predict", "--model_path", model_path, stdin=BLOCKS)
+    assert result.returncode == 0, result.stderr
+    first, second = (block.splitlines() for block in result.stdout.strip().split("\n\n"))
+    assert sorted(first) == sorted(["The sun rose.", "It set.", "Noon came."]) and sorted(second) == ["One.", "Two."]
+    windows = run(
+        "python", "-m", "sentorder.predict", "--model_path", model_path, "-",
+        stdin=b"\xef\xbb\xbf" + BLOCKS.replace("\n", "\r\n").encode(),
+    )  # fmt: skip
+    assert windows.stdout == result.stdout
+    assert result.stderr == ""
+
+
+def test_predict_json_lines_from_a_file(run: Run, model_path: str, tmp_path: Path) -> None:
+    rows = [{"id": "x", "sentences": ["c d", "ä", "مرحبا 🙂"]}, {"sentences": ["only one"]}]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = run("python", "-m", "sentorder.predict", "--model_path", model_path, str(path))
+    assert result.returncode == 0, result.stderr
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["id"] for row in found] == ["x", "in-2"]
+    for given, row in zip(rows, found, strict=True):
+        assert sorted(row["order"]) == list(range(len(given["sentences"])))
+        assert [given["sentences"][i] for i in row["order"]] == row["sentences"]
+        assert 0.0 <= row["confidence"] <= 1.0
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------------
+
+MISTAKES = [
+    ("train", ["--bogus", "1"], "--bogus: there is no such argument"),
+    ("train", ["--method", "magic"], "--method magic: choose one of regression, pairwise"),
+    ("train", ["--dataset", "tales"], "no data set and no file of that name"),
+    ("train", ["--dataset", "missing.jsonl"], "missing.jsonl: there is no such file"),
+    ("train", ["--dataset", "empty.jsonl"], "empty.jsonl: the file holds no documents"),
+    ("train", ["--dataset", "broken.jsonl"], "broken.jsonl, line 2: not valid JSON"),
+    ("train", ["--dataset", "."], ".: cannot be read (Is a directory)"),
+    ("train", ["--model_name_or_path", "empty"], "empty: holds no model (there is no config.json in it)"),
+    ("train", ["--model_name_or_path", "no/such"], "no/such: there is no such folder, and no model of that name"),
+    ("train", ["--model_name_or_path", "torn"], "torn: holds no model and tokenizer that could be loaded"),
+    ("train", ["--config", "bad.yaml"], "--config bad.yaml: there is no argument 'speed'"),
+    ("evaluation", [], "--model_path is missing"),
+    ("evaluation", ["--model_path", "nowhere/model"], "nowhere/model: there is no such folder"),
+    ("evaluation", ["--model_path", "MODEL", "--dataset", "missing.tsv"], "missing.tsv: there is no such file"),
+    ("predict", ["--model_path", "ENCODER"], "holds a bert model, not one trained by sentorder"),
+    ("predict", ["--model_path", "MODEL", "missing.txt"], "missing.txt: there is no such file"),
+    ("predict", ["--model_path", "MODEL"], "standard input: there is no text"),
+    ("predict", ["--model_path", "MODEL", "broken.jsonl"], "broken.jsonl, line 2: not valid JSON"),
+    ("predict", ["--model_path", "MODEL", "latin.txt"], "latin.txt: not UTF-8 text"),
+]
+
+
+@pytest.mark.parametrize(("command", "arguments", "message"), MISTAKES)
+def test_a_mistake_is_one_sentence(
+    run: Run, tiny_encoder: str, model_path: str, tmp_path: Path, command: str, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "broken.jsonl").write_text('{"sentences": ["a", "b"]}\n{"sentences": [\n')
+    (tmp_path / "bad.yaml").write_text("speed: 3\n")
+    (tmp_path / "latin.txt").write_bytes("Grüße.\nZwei.\n".encode("latin-1"))
+    arguments = [{"MODEL": model_path, "ENCODER": tiny_encoder}.get(argument, argument) for argument in arguments]
+    result = run("python", "-m", f"sentorder.{command}", *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == "" and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluation", "predict"])
+def test_help_shows_every_argument(run: Run, command: str) -> None:
+    result = run("python", "-m", f"sentorder.{command}", "--help")
+    assert result.returncode == 0 and "--config" in result.stdout and "==SUPPRESS==" not in result.stdout
+    if command == "train":
+        for group in ("model:", "data:", "training:", "machine:", "output:"):
+            assert f"\n{group}\n" in result.stdout
+
+
+def test_import_is_light(run: Run) -> None:
+    code = (
+        "import sentorder, sys; print(sorted({'torch', 'transformers', 'datasets', 'evaluate'} & sys.modules.keys()))"
+    )
+    assert run("python", "-c", code).stdout.strip() == "[]"
+    code = "import sentorder.train, torch, sys; print(torch.cuda.is_initialized(), 'evaluate' in sys.modules)"
+    assert run("python", "-c", code).stdout.strip() == "False False", sys.version
