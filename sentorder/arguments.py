@@ -101,7 +101,7 @@ class OptimizationArguments:
     )
     gradient_accumulation_steps: Annotated[int, AtLeast(1)] = _option(1, "Micro-batches per optimizer step.")
     num_train_epochs: Annotated[float, AtLeast(0)] = _option(
-        2.0, "Passes over the training documents; may be a fraction."
+        1.75, "Passes over the training documents; may be a fraction."
     )
     max_steps: Annotated[int, AtLeast(-1)] = _option(-1, "Optimizer steps; if above 0 it overrides num_train_epochs.")
     learning_rate: Annotated[float, AtLeast(0)] = _option(1e-4, "Of the encoder.")
