@@ -12,7 +12,7 @@ import psutil
 import torch
 import transformers
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import is_torch_xla_available
 
 from .errors import UserError
@@ -41,7 +41,7 @@ def accelerator_for(
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     # On a machine without an accelerator several processes only find each other if told that it is the CPU.
     cpu = world_size > 1 and not torch.accelerator.is_available() and not is_torch_xla_available()
-    started_here = not AcceleratorState._shared_state
+    started_here = not PartialState._shared_state
     try:
         accelerator = Accelerator(
             mixed_precision=mixed_precision,
@@ -68,8 +68,9 @@ def accelerator_for(
             transformers.utils.logging.set_verbosity_error()
         yield accelerator
     finally:
-        if started_here:
-            AcceleratorState._reset_state()
+        if started_here and PartialState._shared_state:
+            PartialState().destroy_process_group()
+            AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _fair_threads() -> int:

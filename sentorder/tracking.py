@@ -84,7 +84,8 @@ class RunLog:
         self.bar.close()
         if self.file is not None:
             self.file.close()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     def advance(self) -> None:
         """One optimizer step is done."""
