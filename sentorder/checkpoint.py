@@ -1,4 +1,4 @@
-"""Write what a run must not lose: whole or not at all."""
+"""Models and results on disk: written whole or not at all, and looked at before they are loaded."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.torch import load_model
 from transformers import PreTrainedModel
 
+from .encoders import load_config_dict
 from .errors import UserError
+
+MODEL_TYPE = "sentorder"
+"""What the ``config.json`` of a model of ours calls itself."""
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
@@ -53,3 +58,37 @@ def _replace(path: Path, text: str) -> None:
     new = path.with_name(path.name + ".new")
     new.write_text(text, encoding="utf-8")
     os.replace(new, path)
+
+
+def is_orderer(source: str) -> bool:
+    """Whether a local folder holds a model of ours (a Hub name is taken for an encoder).
+
+    Raises:
+        UserError: if the folder holds no model at all.
+    """
+    config = load_config_dict(source)
+    return config is not None and config.get("model_type") == MODEL_TYPE
+
+
+def check_is_orderer(source: str) -> None:
+    """Refuse a local folder that holds something else, and weights that cannot be read, before anything is loaded.
+
+    Raises:
+        UserError: saying what is wrong with it.
+    """
+    config = load_config_dict(source)
+    if config is None:
+        if os.sep in source or source.startswith("."):
+            raise UserError(f"{source}: there is no such folder; give the model/ folder of a training run.")
+        return
+    if config.get("model_type") != MODEL_TYPE:
+        raise UserError(
+            f"{source}: holds a {config.get('model_type', 'nameless')} model, not one trained by sentorder; give the "
+            "model/ folder of a training run."
+        )
+    weights = os.path.join(source, "model.safetensors")
+    try:
+        with safe_open(weights, framework="pt"):
+            pass
+    except Exception as error:  # the library's own exception types are not public
+        raise UserError(f"{weights}: cannot be read ({error}).") from None

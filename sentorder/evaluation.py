@@ -12,8 +12,9 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch import nn
 
-from .arguments import EvaluationArguments, parse_arguments, run_command
+from .arguments import EvaluationArguments
 from .checkpoint import write_json, write_json_lines
+from .command_line import parse_arguments, run_command
 from .contracts import Batch, OrderingOutput
 from .data.collation import ordering_loader
 from .data.formats import load_split, to_dataset

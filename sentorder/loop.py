@@ -102,7 +102,8 @@ def train_steps(
         steps_before = number
         with _closing(accelerator, train_loader) as batches:
             for window, ends_epoch in windows(batches, gradient_accumulation_steps):
-                model.train()
+                if not model.training:  # somebody may have evaluated in between
+                    model.train()
                 count = _total(accelerator, sum(weights_of(batch).sum() for batch in window))
                 loss_sum = torch.zeros((), device=accelerator.device)
                 for place, batch in enumerate(window, start=1):

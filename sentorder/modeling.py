@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from .checkpoint import MODEL_TYPE, check_is_orderer, is_orderer
 from .contracts import OrderingOutput
 from .data.collation import EncodedDocument, JointCollator, shuffle_slots
 from .data.sampling import GlobalPlan
@@ -17,7 +17,6 @@ from .data.tokenization import encode_documents
 from .encoders import (
     DEFAULT_ENCODER,
     encoder_from_config,
-    load_config_dict,
     load_encoder,
     load_tokenizer,
     resolve_encoder,
@@ -47,7 +46,7 @@ class SentenceOrdererConfig(PreTrainedConfig):
         format_version: of the checkpoint.
     """
 
-    model_type = "sentorder"
+    model_type = MODEL_TYPE
 
     encoder: dict[str, Any] | None = None
     encoder_name: str | None = None
@@ -277,40 +276,6 @@ def _checked(document: Sequence[str], number: int) -> list[str]:
     if len(document) == 0 or not all(sentence.strip() for sentence in document):
         raise UserError(f"documents[{number}]: has an empty sentence or none at all.")
     return list(document)
-
-
-def is_orderer(source: str) -> bool:
-    """Whether a local folder holds a model of ours (a Hub name is taken for an encoder).
-
-    Raises:
-        UserError: if the folder holds no model at all.
-    """
-    config = load_config_dict(source)
-    return config is not None and config.get("model_type") == SentenceOrdererConfig.model_type
-
-
-def check_is_orderer(source: str) -> None:
-    """Refuse a local folder that holds something else, and weights that cannot be read, before anything is loaded.
-
-    Raises:
-        UserError: saying what is wrong with it.
-    """
-    config = load_config_dict(source)
-    if config is None:
-        if os.sep in source or source.startswith("."):
-            raise UserError(f"{source}: there is no such folder; give the model/ folder of a training run.")
-        return
-    if config.get("model_type") != SentenceOrdererConfig.model_type:
-        raise UserError(
-            f"{source}: holds a {config.get('model_type', 'nameless')} model, not one trained by sentorder; give the "
-            "model/ folder of a training run."
-        )
-    weights = os.path.join(source, "model.safetensors")
-    try:
-        with safe_open(weights, framework="pt"):
-            pass
-    except Exception as error:  # the library's own exception types are not public
-        raise UserError(f"{weights}: cannot be read ({error}).") from None
 
 
 def load_for_training(

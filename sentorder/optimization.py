@@ -10,16 +10,6 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-SCHEDULES = (
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-)
-
 
 def parameter_groups(
     model: nn.Module, *, learning_rate: float, weight_decay: float, head_learning_rate: float | None = None
@@ -66,7 +56,7 @@ def schedule(name: str, optimizer: torch.optim.Optimizer, *, warmup_steps: float
     """A learning rate schedule that is stepped once per optimizer step.
 
     Args:
-        name: one of ``SCHEDULES``.
+        name: one that ``transformers.get_scheduler`` knows, such as ``linear``.
         optimizer: the bare one, not a prepared one.
         warmup_steps: a number of steps, or below 1 a share of ``total_steps``.
         total_steps: of the run.

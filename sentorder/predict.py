@@ -12,10 +12,12 @@ from typing import IO
 import torch
 import transformers
 
-from .arguments import PredictArguments, parse_arguments, run_command
+from .arguments import PredictArguments
+from .checkpoint import check_is_orderer
+from .command_line import parse_arguments, run_command
 from .data.formats import Document, open_text, parse_documents
 from .errors import UserError
-from .modeling import Ordered, SentenceOrderer, check_is_orderer
+from .modeling import Ordered, SentenceOrderer
 from .tracking import progress_bar
 
 

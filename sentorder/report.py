@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import run_command
+from .command_line import run_command
 from .errors import UserError
 from .metrics import positions_of
 

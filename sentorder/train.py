@@ -7,36 +7,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
-from datasets import Dataset
+from accelerate.utils import set_seed
 
-from .arguments import TrainArguments, parse_arguments, run_command, write_arguments
-from .checkpoint import restore_weights, save_model, write_json, write_json_lines
+from .arguments import TrainArguments
+from .checkpoint import restore_weights, save_model
+from .command_line import parse_arguments, run_command
 from .data.collation import ordering_loader
 from .data.formats import Document, load_splits, to_dataset
 from .data.sampling import GlobalPlan
 from .data.tokenization import describe_cuts, tokenize
 from .errors import UserError
-from .evaluation import Evaluation, describe_scores, evaluate, evaluation_loader
+from .evaluation import evaluate, evaluation_loader
 from .loop import Step, train_steps
 from .methods import METHODS
-from .metrics import accuracy, kendall_tau, positions_of
-from .model_card import model_card
 from .modeling import SentenceOrderer, load_for_training
 from .optimization import adamw, parameter_groups, schedule
+from .results import write_results
+from .run_folder import make_run_folder
 from .runtime import accelerator_for
 from .tracking import RunLog, check_trackers
-
-EXAMPLES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             max_length=arguments.max_length,
             tokenizer_name=arguments.tokenizer_name,
         )
-        folder = _make_output_folder(accelerator, arguments)
+        folder = make_run_folder(accelerator, arguments)
         accelerator.project_configuration.set_directories(str(folder))
         tables = {
             split: tokenize(to_dataset(texts), model.tokenizer, model.config.max_length)
@@ -182,7 +178,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
                 log.log(total_steps, {f"test_{name}": value for name, value in test.scores.items()})
 
         if accelerator.is_main_process:
-            _write_results(folder, arguments, bare, tables, total_steps, best_step, best_scores, test)
+            write_results(folder, arguments, bare, tables, total_steps, best_step, best_scores, test)
         accelerator.wait_for_everyone()
         return TrainResult(
             folder, folder / "model", total_steps, best_step, best_scores, None if test is None else test.scores
@@ -202,48 +198,6 @@ def _load_documents(arguments: TrainArguments) -> dict[str, list[Document]]:
         )
     limits = {"train": arguments.max_train_documents}
     return {split: texts[: limits.get(split, arguments.max_eval_documents)] for split, texts in documents.items()}
-
-
-def _make_output_folder(accelerator: Accelerator, arguments: TrainArguments) -> Path:
-    """Make the folder on the main process and tell the others, also if it could not be made."""
-    outcome: list[Any] = [None]
-    if accelerator.is_main_process:
-        try:
-            outcome[0] = _numbered_folder() if arguments.output_dir is None else _given_folder(arguments)
-            write_arguments(dataclasses.replace(arguments, output_dir=str(outcome[0])), outcome[0] / "arguments.yaml")
-        except OSError as error:
-            where = arguments.output_dir or "runs"
-            outcome[0] = UserError(f"--output_dir {where}: cannot be written ({error.strerror}); choose another.")
-        except UserError as error:
-            outcome[0] = error
-    (folder,) = broadcast_object_list(outcome)
-    if isinstance(folder, UserError):
-        raise folder
-    return Path(folder)
-
-
-def _numbered_folder() -> Path:
-    parent = Path("runs")
-    parent.mkdir(exist_ok=True)
-    number = max((int(path.name) for path in parent.iterdir() if re.fullmatch(r"\d+", path.name)), default=0) + 1
-    while True:
-        try:
-            (parent / str(number)).mkdir()
-            return parent / str(number)
-        except FileExistsError:  # another run was faster
-            number += 1
-
-
-def _given_folder(arguments: TrainArguments) -> Path:
-    folder = Path(str(arguments.output_dir))
-    if (folder / "arguments.yaml").exists() and not arguments.overwrite_output_dir:
-        raise UserError(
-            f"--output_dir {folder}: holds a run already; choose another folder or add --overwrite_output_dir."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in ("test_results.json", "predictions.jsonl"):
-        (folder / stale).unlink(missing_ok=True)
-    return folder
 
 
 def _machine(accelerator: Accelerator) -> str:
@@ -307,58 +261,6 @@ class _Meter:
         }
         self._restart()
         return figures
-
-
-def _write_results(
-    folder: Path,
-    arguments: TrainArguments,
-    model: SentenceOrderer,
-    tables: Mapping[str, Dataset],
-    steps: int,
-    best_step: int,
-    validation: dict[str, float] | None,
-    test: Evaluation | None,
-) -> None:
-    """Test results, predictions and model card, and what a person wants to see at the end."""
-    defaults = TrainArguments()
-    changed = {name: value for name, value in dataclasses.asdict(arguments).items() if value != getattr(defaults, name)}
-    card = model_card(
-        encoder=str(model.config.encoder_name),
-        method=model.config.method,
-        method_description=model.method.description,
-        dataset=arguments.dataset,
-        documents={split: len(table) for split, table in tables.items()},
-        steps=steps,
-        best_step=best_step,
-        validation=validation,
-        test=None if test is None else test.scores,
-        arguments=changed,
-    )
-    (folder / "model" / "README.md").write_text(card, encoding="utf-8")
-    if validation is not None:
-        print(f"\nvalidation (step {best_step}, the best of {steps}): {describe_scores(validation)}")
-    if test is not None:
-        write_json(folder / "test_results.json", test.scores)
-        write_json_lines(folder / "predictions.jsonl", test.predictions(tables["test"]["id"][:]))
-        print(f"test: {describe_scores(test.scores)}\n")
-        print(_describe_examples(tables["test"], test, arguments.seed))
-    print(f"\nmodel: {folder / 'model'}\nuse it: python -m sentorder.predict --model_path {folder / 'model'} FILE")
-
-
-def _describe_examples(table: Dataset, test: Evaluation, seed: int) -> str:
-    """A few test passages in random order, each sentence with the position that the model gives it and the true one."""
-    generator = torch.Generator().manual_seed(seed)
-    rows: Sequence[int] = torch.randperm(len(table), generator=generator)[:EXAMPLES_SHOWN].tolist()
-    blocks = []
-    for row in rows:
-        sentences = table[row]["sentences"]
-        predicted = positions_of(test.records[row].order)
-        true = range(len(sentences))
-        head = f"{table[row]['id']}: tau {kendall_tau(predicted, true):.2f}, accuracy {accuracy(predicted, true):.2f}"
-        shuffled = torch.randperm(len(sentences), generator=generator).tolist()
-        lines = [f"{predicted[i] + 1:>7}{i + 1:>6}  {sentences[i]}" for i in shuffled]
-        blocks.append("\n".join([head, "  model  true  as shuffled", *lines]))
-    return "\n\n".join(blocks)
 
 
 def main() -> None:

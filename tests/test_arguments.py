@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from sentorder.arguments import PredictArguments, TrainArguments, parse_arguments, write_arguments
+from sentorder.arguments import PredictArguments, TrainArguments
+from sentorder.command_line import parse_arguments, write_arguments
 from sentorder.errors import UserError
 
 

@@ -86,7 +86,7 @@ def test_two_processes_that_know_nothing_of_each_other_are_stopped(
         "import accelerate.state as s; s.PartialState(); "  # as if somebody had made one process the whole world
         "import os; os.environ['WORLD_SIZE'] = '2'; "
         "import sys; sys.argv = ['train', '--model_name_or_path', %r, '--dataset', %r]; "
-        "from sentorder.arguments import run_command; from sentorder.train import main; run_command(main)"
+        "from sentorder.command_line import run_command; from sentorder.train import main; run_command(main)"
     )
     result = run("python", "-c", code % (tiny_encoder, small_data))
     assert result.returncode == 2 and "would train its own model" in result.stderr

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentorder import SentenceOrderer, TrainArguments, UserError
-from sentorder.arguments import parse_arguments
 from sentorder.checkpoint import save_model
+from sentorder.command_line import parse_arguments
 from sentorder.loop import NonFiniteError
 from sentorder.train import train
 from tests.conftest import read_metrics

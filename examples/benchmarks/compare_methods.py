@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from sentorder.arguments import TrainArguments, parse_arguments, run_command
+from sentorder.arguments import TrainArguments
 from sentorder.checkpoint import write_json
+from sentorder.command_line import parse_arguments, run_command
 from sentorder.metrics import kendall_tau, positions_of
 from sentorder.model_card import library_versions
 from sentorder.train import train

@@ -1,0 +1,65 @@
+"""Where a run writes: a fresh folder, or one that may be written."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from .arguments import TrainArguments
+from .command_line import write_arguments
+from .errors import UserError
+
+
+def make_run_folder(accelerator: Accelerator, arguments: TrainArguments) -> Path:
+    """Make the folder on the main process, with ``arguments.yaml`` in it, and tell the other processes its name.
+
+    Args:
+        accelerator: whose main process makes it.
+        arguments: without an ``output_dir`` it is a fresh numbered folder under ``runs/``.
+
+    Raises:
+        UserError: on every process, if the folder holds a run already or cannot be written.
+    """
+    outcome: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = _numbered_folder() if arguments.output_dir is None else _given_folder(arguments)
+            write_arguments(dataclasses.replace(arguments, output_dir=str(outcome[0])), outcome[0] / "arguments.yaml")
+        except OSError as error:
+            where = arguments.output_dir or "runs"
+            outcome[0] = UserError(f"--output_dir {where}: cannot be written ({error.strerror}); choose another.")
+        except UserError as error:
+            outcome[0] = error
+    (folder,) = broadcast_object_list(outcome)
+    if isinstance(folder, UserError):
+        raise folder
+    return Path(folder)
+
+
+def _numbered_folder() -> Path:
+    parent = Path("runs")
+    parent.mkdir(exist_ok=True)
+    number = max((int(path.name) for path in parent.iterdir() if re.fullmatch(r"\d+", path.name)), default=0) + 1
+    while True:
+        try:
+            (parent / str(number)).mkdir()
+            return parent / str(number)
+        except FileExistsError:  # another run was faster
+            number += 1
+
+
+def _given_folder(arguments: TrainArguments) -> Path:
+    folder = Path(str(arguments.output_dir))
+    if (folder / "arguments.yaml").exists() and not arguments.overwrite_output_dir:
+        raise UserError(
+            f"--output_dir {folder}: holds a run already; choose another folder or add --overwrite_output_dir."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in ("test_results.json", "predictions.jsonl"):
+        (folder / stale).unlink(missing_ok=True)
+    return folder
