@@ -15,15 +15,28 @@ from .command_line import write_arguments
 from .errors import UserError
 
 
+def check_run_folder(arguments: TrainArguments) -> None:
+    """Refuse an ``output_dir`` that holds a run, unless it may be replaced.
+
+    Raises:
+        UserError: saying so.
+    """
+    folder = arguments.output_dir
+    if folder is not None and (Path(folder) / "arguments.yaml").exists() and not arguments.overwrite_output_dir:
+        raise UserError(
+            f"--output_dir {folder}: holds a run already; choose another folder or add --overwrite_output_dir."
+        )
+
+
 def make_run_folder(accelerator: Accelerator, arguments: TrainArguments) -> Path:
-    """Make the folder on the main process, with ``arguments.yaml`` in it, and tell the other processes its name.
+    """Make the folder on the main process (:func:`check_run_folder` comes first), with ``arguments.yaml`` in it, and tell the other processes its name.
 
     Args:
         accelerator: whose main process makes it.
         arguments: without an ``output_dir`` it is a fresh numbered folder under ``runs/``.
 
     Raises:
-        UserError: on every process, if the folder holds a run already or cannot be written.
+        UserError: on every process, if the folder cannot be written.
     """
     outcome: list[Any] = [None]
     if accelerator.is_main_process:
@@ -33,8 +46,6 @@ def make_run_folder(accelerator: Accelerator, arguments: TrainArguments) -> Path
         except OSError as error:
             where = arguments.output_dir or "runs"
             outcome[0] = UserError(f"--output_dir {where}: cannot be written ({error.strerror}); choose another.")
-        except UserError as error:
-            outcome[0] = error
     (folder,) = broadcast_object_list(outcome)
     if isinstance(folder, UserError):
         raise folder
@@ -55,10 +66,6 @@ def _numbered_folder() -> Path:
 
 def _given_folder(arguments: TrainArguments) -> Path:
     folder = Path(str(arguments.output_dir))
-    if (folder / "arguments.yaml").exists() and not arguments.overwrite_output_dir:
-        raise UserError(
-            f"--output_dir {folder}: holds a run already; choose another folder or add --overwrite_output_dir."
-        )
     folder.mkdir(parents=True, exist_ok=True)
     for stale in ("test_results.json", "predictions.jsonl"):
         (folder / stale).unlink(missing_ok=True)

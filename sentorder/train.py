@@ -30,7 +30,7 @@ from .methods import METHODS
 from .modeling import SentenceOrderer, load_for_training
 from .optimization import adamw, parameter_groups, schedule
 from .results import write_results
-from .run_folder import make_run_folder
+from .run_folder import check_run_folder, make_run_folder
 from .runtime import accelerator_for
 from .tracking import RunLog, check_trackers
 
@@ -65,6 +65,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
     arguments = arguments or TrainArguments()
     arguments.check()
     check_trackers(arguments.log_with)
+    check_run_folder(arguments)
     documents = _load_documents(arguments)
 
     with accelerator_for(
@@ -83,12 +84,12 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             max_length=arguments.max_length,
             tokenizer_name=arguments.tokenizer_name,
         )
-        folder = make_run_folder(accelerator, arguments)
-        accelerator.project_configuration.set_directories(str(folder))
         tables = {
             split: tokenize(to_dataset(texts), model.tokenizer, model.config.max_length)
             for split, texts in documents.items()
         }
+        folder = make_run_folder(accelerator, arguments)
+        accelerator.project_configuration.set_directories(str(folder))
 
         # Which documents make up which step, and the loaders that deal them out.
         micro_batches = arguments.gradient_accumulation_steps * accelerator.num_processes
