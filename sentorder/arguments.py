@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, Optional, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Optional, get_args, get_origin, get_type_hints
 
 from .errors import UserError
 
@@ -17,10 +19,14 @@ def _option(default: Any, help: str) -> Any:  # Any, as dataclasses.field has it
 
 
 @dataclass(frozen=True)
-class AtLeast:
-    """The least that a number may be, as an annotation of its field."""
+class Between:
+    """What a number may be, as an annotation of its field."""
 
-    minimum: float
+    least: float
+    most: float = math.inf
+
+    def __str__(self) -> str:
+        return f"at least {self.least:g}" + (f" and at most {self.most:.10g}" if self.most < math.inf else "")
 
 
 # --- groups of arguments --------------------------------------------------------------------------------------------
@@ -46,10 +52,12 @@ class ModelArguments:
         "How a sentence is read: at its marker token, as the mean of its tokens, or as the sum of both (without it: "
         "both, or what the model folder has).",
     )
-    dropout: Annotated[Optional[float], AtLeast(0)] = _option(
-        0.0, "Replaces every dropout of the encoder and is that of the head; 'none' keeps the encoder's."
+    dropout: Annotated[Optional[float], Between(0, 0.99)] = _option(
+        0.0,
+        "Replaces every dropout of the encoder and is that of the head, also when going on with a model folder; 'none' "
+        "keeps what is there.",
     )
-    max_length: Annotated[Optional[int], AtLeast(8)] = _option(
+    max_length: Annotated[Optional[int], Between(8)] = _option(
         None, "Tokens per document, one marker per sentence included (without it: what the encoder takes)."
     )
 
@@ -65,13 +73,13 @@ class DataArguments:
         "'stories' (bundled), a file that is split 80/10/10, or train=FILE,validation=FILE,test=FILE. Files: JSON "
         "lines with 'sentences', tab-separated rows, or lines with <eos> between sentences.",
     )
-    max_train_documents: Annotated[Optional[int], AtLeast(1)] = _option(
+    max_train_documents: Annotated[Optional[int], Between(1)] = _option(
         None, "Use only the first so many for training."
     )
-    max_eval_documents: Annotated[Optional[int], AtLeast(1)] = _option(
+    max_eval_documents: Annotated[Optional[int], Between(1)] = _option(
         None, "Use only the first so many for validation, and as many for the test."
     )
-    dataloader_num_workers: Annotated[int, AtLeast(0)] = _option(0, "Worker processes that prepare batches.")
+    dataloader_num_workers: Annotated[int, Between(0)] = _option(0, "Worker processes that prepare batches.")
 
 
 @dataclass
@@ -80,17 +88,17 @@ class OptimizationArguments:
 
     _argument_group_name: ClassVar[str] = "training"
 
-    per_device_train_batch_size: Annotated[int, AtLeast(1)] = _option(
+    per_device_train_batch_size: Annotated[int, Between(1)] = _option(
         16, "Documents per micro-batch. A step has this x gradient_accumulation_steps x processes."
     )
-    gradient_accumulation_steps: Annotated[int, AtLeast(1)] = _option(1, "Micro-batches per optimizer step.")
-    num_train_epochs: Annotated[float, AtLeast(0)] = _option(
+    gradient_accumulation_steps: Annotated[int, Between(1)] = _option(1, "Micro-batches per optimizer step.")
+    num_train_epochs: Annotated[float, Between(0)] = _option(
         1.75, "Passes over the training documents; may be a fraction."
     )
-    max_steps: Annotated[int, AtLeast(-1)] = _option(-1, "Optimizer steps; if above 0 it overrides num_train_epochs.")
-    learning_rate: Annotated[float, AtLeast(0)] = _option(1e-4, "Of the encoder.")
-    head_learning_rate: Annotated[Optional[float], AtLeast(0)] = _option(
-        1e-3, "Of the head, which is new ('none': the same as the encoder's)."
+    max_steps: Annotated[int, Between(-1)] = _option(-1, "Optimizer steps; if above 0 it overrides num_train_epochs.")
+    learning_rate: Annotated[float, Between(0)] = _option(1e-4, "Of the encoder.")
+    head_learning_rate: Annotated[Optional[float], Between(0)] = _option(
+        1e-3, "Of the head, which is new ('none': the encoder's, which suits going on with a trained head)."
     )
     lr_scheduler_type: Literal[
         "linear",
@@ -101,10 +109,10 @@ class OptimizationArguments:
         "constant_with_warmup",
         "inverse_sqrt",
     ] = _option("linear", "How the learning rates change over the run.")
-    warmup_steps: Annotated[float, AtLeast(0)] = _option(0.1, "Steps of linear warm-up; below 1 a share of the run.")
-    weight_decay: Annotated[float, AtLeast(0)] = _option(0.01, "Of matrices; biases and norms do not decay.")
-    max_grad_norm: Annotated[float, AtLeast(0)] = _option(1.0, "Clips the norm of the gradient; 0 switches that off.")
-    seed: Annotated[int, AtLeast(0)] = _option(
+    warmup_steps: Annotated[float, Between(0)] = _option(0.1, "Steps of linear warm-up; below 1 a share of the run.")
+    weight_decay: Annotated[float, Between(0)] = _option(0.01, "Of matrices; biases and norms do not decay.")
+    max_grad_norm: Annotated[float, Between(0)] = _option(1.0, "Clips the norm of the gradient; 0 switches that off.")
+    seed: Annotated[int, Between(0, 2**32 - 1)] = _option(
         42, "Of everything that is random: head, order of documents, shuffles, dropout."
     )
 
@@ -115,13 +123,13 @@ class RuntimeArguments:
 
     _argument_group_name: ClassVar[str] = "machine"
 
-    per_device_eval_batch_size: Annotated[int, AtLeast(1)] = _option(
+    per_device_eval_batch_size: Annotated[int, Between(1)] = _option(
         32, "Documents per batch where nothing is trained."
     )
     mixed_precision: Optional[Literal["no", "fp16", "bf16"]] = _option(
         None, "Without it: what `accelerate config` or `accelerate launch` says."
     )
-    cpu_threads: Annotated[Optional[int], AtLeast(1)] = _option(
+    cpu_threads: Annotated[Optional[int], Between(1)] = _option(
         None, "Threads of each process on a CPU (without it: all cores, shared among the processes)."
     )
 
@@ -134,11 +142,11 @@ class OutputArguments:
 
     output_dir: Optional[str] = _option(None, "Without it: a fresh numbered folder under runs/.")
     overwrite_output_dir: bool = _option(False, "Replace the run that output_dir holds.")
-    logging_steps: Annotated[int, AtLeast(1)] = _option(10, "Log every so many optimizer steps.")
+    logging_steps: Annotated[int, Between(1)] = _option(10, "Log every so many optimizer steps.")
     eval_strategy: Literal["no", "steps", "epoch"] = _option(
         "epoch", "When to evaluate on validation: the best model by that is kept. With 'no' the last one is."
     )
-    eval_steps: Annotated[int, AtLeast(1)] = _option(
+    eval_steps: Annotated[int, Between(1)] = _option(
         100, "Optimizer steps between two evaluations, with eval_strategy steps."
     )
     metric_for_best_model: Literal["kendall_tau", "accuracy", "perfect_match_ratio", "loss"] = _option(
@@ -152,6 +160,26 @@ class OutputArguments:
 # --- the arguments of each command ----------------------------------------------------------------------------------
 
 
+def _complaint(value: Any, hint: Any) -> str | None:
+    """Why a value is not what its field's annotation says; None if it is."""
+    limits = getattr(hint, "__metadata__", ())
+    kind = get_args(hint)[0] if limits else hint
+    if type(None) in get_args(kind):  # Optional
+        if value is None:
+            return None
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        return None if value in get_args(kind) else f"choose one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is list:
+        return None if isinstance(value, list) and all(isinstance(item, str) for item in value) else "must be a list"
+    accepted = {float: (int, float)}.get(kind, kind)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        return f"must be of type {kind.__name__}"
+    if kind is float and not math.isfinite(value):
+        return "must be a finite number"
+    return next((f"must be {limit}" for limit in limits if not limit.least <= value <= limit.most), None)
+
+
 class CheckedArguments:
     """Arguments that can say what is wrong with them."""
 
@@ -160,13 +188,10 @@ class CheckedArguments:
 
     def problems(self) -> list[str]:
         """One sentence for each value that cannot be meant."""
-        found = []
-        for name, hint in get_type_hints(type(self), include_extras=True).items():
-            value = getattr(self, name)
-            for limit in getattr(hint, "__metadata__", ()):
-                if value is not None and not value >= limit.minimum:  # not >= catches NaN too
-                    found.append(f"--{name} {value}: must be at least {limit.minimum:g}.")
-        return found
+        hints = get_type_hints(type(self), include_extras=True)
+        names = [item.name for item in dataclasses.fields(self)]  # type: ignore[arg-type]
+        complaints = [(name, getattr(self, name), _complaint(getattr(self, name), hints[name])) for name in names]
+        return [f"--{name} {value}: {complaint}." for name, value, complaint in complaints if complaint]
 
     def check(self) -> None:
         """Raise one :class:`UserError` with all problems, if there are any."""
@@ -191,9 +216,7 @@ class TrainArguments(
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if self.dropout is not None and self.dropout >= 1:
-            found.append(f"--dropout {self.dropout}: must be below 1.")
-        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
+        if self.max_steps == 0 or (self.max_steps == -1 and self.num_train_epochs == 0):
             found.append("Nothing would be trained: give --max_steps or --num_train_epochs above 0.")
         return found
 
@@ -209,7 +232,7 @@ class _EvaluationGroup:
     split: Optional[Literal["train", "validation", "test"]] = _option(
         None, "Which split (without it: test; of a single file the whole file)."
     )
-    max_eval_documents: Annotated[Optional[int], AtLeast(1)] = _option(None, "Use only the first so many.")
+    max_eval_documents: Annotated[Optional[int], Between(1)] = _option(None, "Use only the first so many.")
     output_dir: Optional[str] = _option(None, "Also write results.json and predictions.jsonl into this folder.")
 
 
@@ -230,8 +253,8 @@ class PredictArguments(CheckedArguments):
     _argument_group_name: ClassVar[str] = "prediction"
 
     model_path: Optional[str] = _option(None, "The model/ folder of a training run (required).")
-    batch_size: Annotated[int, AtLeast(1)] = _option(32, "Documents per pass of the encoder.")
-    cpu_threads: Annotated[Optional[int], AtLeast(1)] = _option(None, "Threads on a CPU (without it: all cores).")
+    batch_size: Annotated[int, Between(1)] = _option(32, "Documents per pass of the encoder.")
+    cpu_threads: Annotated[Optional[int], Between(1)] = _option(None, "Threads on a CPU (without it: all cores).")
 
     def problems(self) -> list[str]:
         return _required(self.model_path, "--model_path") + super().problems()

@@ -11,19 +11,22 @@ from transformers import PreTrainedModel
 Pooling = Literal["marker", "mean", "both"]
 
 
-def pooling_weights(token_slots: torch.Tensor, slots: int, pooling: Pooling) -> torch.Tensor:
+def pooling_weights(
+    token_slots: torch.Tensor, slots: int, pooling: Pooling, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """How much each token's state counts for each slot's state.
 
     Args:
         token_slots: (B, L) the slot of each token, -1 for padding; the first token of a slot is its marker.
         slots: N.
         pooling: ``marker`` reads the marker token alone, ``mean`` the mean over the slot's tokens, ``both`` their sum.
+        dtype: of the token states.
 
     Returns:
-        (B, N, L) float32.
+        (B, N, L) of ``dtype``.
     """
     slot_numbers = torch.arange(slots, device=token_slots.device)
-    members = (token_slots[:, None, :] == slot_numbers[None, :, None]).float()
+    members = (token_slots[:, None, :] == slot_numbers[None, :, None]).to(dtype)
     mean = members / members.sum(dim=-1, keepdim=True).clamp(min=1.0)
     if pooling == "mean":
         return mean
@@ -56,5 +59,4 @@ class JointBackbone(nn.Module):
     ) -> torch.Tensor:
         """The state of each slot, (B, N, H); the shapes of the inputs are those of ``Batch``."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        weights = pooling_weights(token_slots, slot_mask.shape[1], self.pooling)
-        return torch.bmm(weights.to(states.dtype), states)
+        return torch.bmm(pooling_weights(token_slots, slot_mask.shape[1], self.pooling, states.dtype), states)

@@ -78,7 +78,7 @@ def check_is_orderer(source: str) -> None:
     """
     config = load_config_dict(source)
     if config is None:
-        if os.sep in source or source.startswith("."):
+        if source.startswith((".", "~", os.sep)) or source.count(os.sep) > 1:  # else it may be a name on the Hub
             raise UserError(f"{source}: there is no such folder; give the model/ folder of a training run.")
         return
     if config.get("model_type") != MODEL_TYPE:

@@ -163,6 +163,8 @@ def _set_defaults_from(parser: _CollectingParser, actions: Mapping[str, argparse
 def _converted(parser: _CollectingParser, action: argparse.Action, value: Any, path: Path) -> Any:
     already = len(parser.found)
     text = str(value).lower() if isinstance(value, bool) else str(value)
+    if value is False and "no" in (action.choices or ()):
+        text = "no"  # which YAML takes for false
     converted = parser._get_value(action, text)
     if action.choices is not None:
         parser._check_value(action, converted)
@@ -179,11 +181,13 @@ def write_arguments(arguments: CheckedArguments, path: Path) -> None:
 # --- running a command ----------------------------------------------------------------------------------------------
 
 USER_ERROR_CODE = 2
+DIVERGED_CODE = 3
 INTERRUPTED_CODE = 130
 
 
 def run_command(command: Callable[[], Any]) -> None:
-    """Run a command line program: a user's mistake is a sentence and exit code 2, Ctrl-C exit code 130."""
+    """Run a command line program: a user's mistake is a sentence and exit code 2, a loss or output that is not
+    finite a sentence and exit code 3, Ctrl-C exit code 130."""
     try:
         command()
     except UserError as error:
@@ -192,6 +196,9 @@ def run_command(command: Callable[[], Any]) -> None:
         for line in str(error).splitlines():
             print(f"{origin}: error: {line}", file=sys.stderr)
         sys.exit(USER_ERROR_CODE)
+    except FloatingPointError as error:
+        print(f"sentorder: error: {error}", file=sys.stderr)
+        sys.exit(DIVERGED_CODE)
     except KeyboardInterrupt:
         print("\nsentorder: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED_CODE)

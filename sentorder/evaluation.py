@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from .checkpoint import write_json, write_json_lines
 from .command_line import parse_arguments, run_command
 from .contracts import Batch, OrderingOutput
 from .data.collation import ordering_loader
-from .data.formats import load_split, to_dataset
+from .data.formats import is_single_file, load_split, to_dataset
 from .data.sampling import GlobalPlan
 from .data.tokenization import describe_cuts, tokenize
 from .errors import UserError
@@ -139,6 +140,8 @@ def main() -> None:
     documents = load_split(arguments.dataset, arguments.split)[: arguments.max_eval_documents]
     folder = None if arguments.output_dir is None else Path(arguments.output_dir)
     if folder is not None:
+        if (folder / "arguments.yaml").exists():
+            raise UserError(f"--output_dir {folder}: holds a training run, whose predictions.jsonl would be replaced.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -149,8 +152,14 @@ def main() -> None:
         loader = evaluation_loader(accelerator, model, table, arguments.per_device_eval_batch_size)
         result = evaluate(accelerator, accelerator.prepare_model(model, evaluation_mode=True), loader, len(table))
         if accelerator.is_main_process:
-            cuts = describe_cuts(table)
-            print(describe_scores(result.scores) + (f"\n{cuts}" if cuts else ""))
+            print(describe_scores(result.scores))
+            notes = [describe_cuts(table)]
+            if arguments.split is None and is_single_file(arguments.dataset):
+                notes.append(
+                    "this is the whole file; if the model was trained on it, --split test is what it never saw."
+                )
+            for note in filter(None, notes):
+                print(f"note: {note}", file=sys.stderr)
             if folder is not None:
                 write_json(folder / "results.json", result.scores)
                 write_json_lines(folder / "predictions.jsonl", result.predictions(table["id"][:]))

@@ -24,7 +24,7 @@ Forward = Callable[[nn.Module, Any], Any]
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step, just done. The tensors are still on the device: reading one waits for it."""
+    """One optimizer step, just done. The tensors are on the device."""
 
     number: int
     """1 for the first."""
@@ -102,8 +102,7 @@ def train_steps(
         steps_before = number
         with _closing(accelerator, train_loader) as batches:
             for window, ends_epoch in windows(batches, gradient_accumulation_steps):
-                if not model.training:  # somebody may have evaluated in between
-                    model.train()
+                model.train()  # somebody may have evaluated in between
                 count = _total(accelerator, sum(weights_of(batch).sum() for batch in window))
                 loss_sum = torch.zeros((), device=accelerator.device)
                 for place, batch in enumerate(window, start=1):
@@ -224,10 +223,13 @@ def _clip(accelerator: Accelerator, model: nn.Module, max_grad_norm: float | Non
 
 
 def _check_finite(accelerator: Accelerator, number: int, loss: torch.Tensor, gradient_norm: torch.Tensor) -> None:
-    """Loss and norm are the same on every process, so that all of them stop. In fp16 the scaler deals with overflow."""
+    """Loss and norm are the same on every process, so that all of them stop. In fp16 the scaler deals with overflow.
+
+    This waits for the device once per step, which on a GPU keeps the next step from being queued early.
+    """
     finite = torch.isfinite(loss) & (accelerator.scaler is not None or torch.isfinite(gradient_norm))
     if not finite:
         raise NonFiniteError(
-            f"Step {number}: the loss is {loss.item():g} and the norm of the gradient {gradient_norm.item():g}. The "
-            "weights are still those of the step before. Try a lower learning rate, clipping or more warm-up."
+            f"Step {number}: the loss is {loss.item():g} and the norm of the gradient {gradient_norm.item():g}. It "
+            "did not reach the weights. Try a lower learning rate, clipping or more warm-up."
         )

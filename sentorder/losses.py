@@ -17,7 +17,7 @@ def squared_error(output: OrderingOutput, batch: Batch) -> torch.Tensor:
         (B,)
     """
     assert output.scores is not None
-    errors = (output.scores.float() - batch["positions"]) ** 2
+    errors = (output.scores - batch["positions"]) ** 2
     return errors.masked_fill(~batch["slot_mask"], 0.0).sum(dim=1)
 
 
@@ -35,5 +35,5 @@ def pairwise_logistic(output: OrderingOutput, batch: Batch) -> torch.Tensor:
     positions, mask = batch["positions"], batch["slot_mask"]
     # Each unordered pair once, as (earlier slot, later slot): the logit there should be positive.
     earlier = (positions[:, :, None] < positions[:, None, :]) & mask[:, :, None] & mask[:, None, :]
-    losses = nn.functional.softplus(-output.pair_logits.float()).masked_fill(~earlier, 0.0)
+    losses = nn.functional.softplus(-output.pair_logits).masked_fill(~earlier, 0.0)
     return losses.sum(dim=(1, 2)) / earlier.sum(dim=(1, 2)).clamp(min=1)

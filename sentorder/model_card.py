@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -100,6 +101,5 @@ of {steps}, chosen on validation where there was one; test was looked at once, w
 
 
 def _flag(name: str, value: Any) -> str:
-    if isinstance(value, list):
-        return f"--{name} {' '.join(map(str, value))}"
-    return f"--{name} {'none' if value is None else value}"
+    values = value if isinstance(value, list) else ["none" if value is None else value]
+    return f"--{name} {shlex.join(map(str, values))}"

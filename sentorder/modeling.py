@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from .backbones import Pooling
 from .checkpoint import MODEL_TYPE, check_is_orderer, is_orderer
 from .contracts import OrderingOutput
 from .data.collation import EncodedDocument, JointCollator, shuffle_slots
 from .data.sampling import GlobalPlan
-from .data.tokenization import encode_documents
+from .data.tokenization import describe_cuts, encode_documents
 from .encoders import (
-    DEFAULT_ENCODER,
     encoder_from_config,
     load_encoder,
     load_tokenizer,
@@ -25,6 +26,8 @@ from .encoders import (
 )
 from .errors import UserError
 from .methods import get_method
+
+logger = logging.getLogger("sentorder")
 
 FORMAT_VERSION = 1
 """Raised when older code could no longer read a checkpoint rightly."""
@@ -96,6 +99,7 @@ class SentenceOrderer(PreTrainedModel):
         self.backbone = self.method.backbone(encoder, config.pooling)  # type: ignore[arg-type]
         self.head = self.method.head(self.backbone.hidden_size, config.dropout)
         self.tokenizer: Any = None
+        self.origin = ""  # where it came from, one line for the log
         self.post_init()
 
     def forward(
@@ -143,24 +147,24 @@ class SentenceOrderer(PreTrainedModel):
             UserError: if encoder or tokenizer cannot be loaded, or ``max_length`` is beyond the encoder's window.
         """
         get_method(method)  # before the encoder is loaded
-        source, _ = resolve_encoder(name_or_path)
-        tokenizer = load_tokenizer(tokenizer_name or source)
-        encoder = load_encoder(source, dropout=dropout)
+        if pooling not in get_args(Pooling):
+            raise UserError(f"There is no pooling {pooling!r}; choose one of: {', '.join(get_args(Pooling))}.")
+        source = resolve_encoder(name_or_path)
+        tokenizer = load_tokenizer(tokenizer_name or source.path)
+        encoder = load_encoder(source.path, dropout=dropout)
         embeddings: Any = encoder.get_input_embeddings()
         vocabulary = embeddings.num_embeddings
         if len(tokenizer) > vocabulary:
             raise UserError(
-                f"--tokenizer_name {tokenizer_name}: has {len(tokenizer)} tokens, the encoder {source} knows only "
+                f"--tokenizer_name {tokenizer_name}: has {len(tokenizer)} tokens, the encoder {source.name} knows only "
                 f"{vocabulary}; take the encoder's own tokenizer."
             )
         window = window_length(encoder, tokenizer)
         if max_length is not None and max_length > window:
-            raise UserError(f"--max_length {max_length}: the encoder {source} takes at most {window} tokens.")
+            raise UserError(f"--max_length {max_length}: the encoder {source.name} takes at most {window} tokens.")
         config = SentenceOrdererConfig(
             encoder=_portable(encoder.config),
-            encoder_name=os.path.basename(os.path.abspath(source))
-            if name_or_path and os.path.isdir(source)
-            else (name_or_path or DEFAULT_ENCODER),
+            encoder_name=source.name,
             method=method,
             pooling=pooling,
             dropout=dropout or 0.0,
@@ -169,6 +173,7 @@ class SentenceOrderer(PreTrainedModel):
         )
         model = cls(config, encoder)
         model.tokenizer = tokenizer
+        model.origin = f"{source.description}; method: {method}"
         return model
 
     @classmethod
@@ -207,6 +212,7 @@ class SentenceOrderer(PreTrainedModel):
         except Exception as error:  # safetensors and transformers raise a dozen kinds for a broken file
             raise UserError(f"{source}: the model cannot be loaded ({error}).") from error
         model.tokenizer = tokenizer
+        model.origin = f"model: {source}, {config.method}, with its trained head"
         return model
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
@@ -227,7 +233,7 @@ class SentenceOrderer(PreTrainedModel):
         """Order the sentences of each document.
 
         What a document comes out as does not depend on the order in which its sentences are given: they are shuffled
-        by their content first.
+        by their content first. (Sentences that are the same to the tokenizer are told apart by where they stood.)
 
         Args:
             documents: the sentences of each document, in any order.
@@ -251,6 +257,9 @@ class SentenceOrderer(PreTrainedModel):
         self.eval()
         try:
             columns = encode_documents(documents, self.tokenizer, self.config.max_length)
+            cuts = describe_cuts(columns)
+            if cuts:
+                logger.warning(cuts)
             collate = self.collator(seed=SHUFFLE_SEED, with_positions=False)
             for planned in GlobalPlan(columns["length"], batch_size):
                 items = [EncodedDocument(document, columns["sentence_ids"][document.row]) for document in planned]
@@ -286,8 +295,8 @@ def load_for_training(
     dropout: float | None,
     max_length: int | None,
     tokenizer_name: str | None,
-) -> tuple[SentenceOrderer, str]:
-    """The model that a run starts from, and one line that says what it is.
+) -> SentenceOrderer:
+    """The model that a run starts from.
 
     A folder of ours continues with its head, method and pooling; anything else is an encoder that gets a fresh head.
 
@@ -308,8 +317,8 @@ def load_for_training(
             if max_length > window:
                 raise UserError(f"--max_length {max_length}: the encoder of {name_or_path} takes at most {window}.")
             model.config.max_length = max_length
-        return model, f"model: {name_or_path}, {model.config.method}, continued with its head"
-    model = SentenceOrderer.from_encoder(
+        return model
+    return SentenceOrderer.from_encoder(
         name_or_path,
         method=method or SentenceOrdererConfig.method,
         pooling=pooling or SentenceOrdererConfig.pooling,
@@ -317,7 +326,6 @@ def load_for_training(
         max_length=max_length,
         tokenizer_name=tokenizer_name,
     )
-    return model, resolve_encoder(name_or_path)[1] + f"; method: {model.config.method}"
 
 
 # So that AutoModel and AutoTokenizer know a checkpoint of ours once this module is imported.

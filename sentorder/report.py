@@ -62,19 +62,21 @@ def draw_run(folder: Path) -> Any:
     figure = figure_class(figsize=(9.6, 3.8), dpi=150, layout="constrained")
     curves, heat = figure.subplots(1, 2, width_ratios=[1.5, 1])
 
-    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-    taus = [(row["step"], row["eval_kendall_tau"]) for row in rows if "eval_kendall_tau" in row]
-    tests = [(row["step"], row["test_kendall_tau"]) for row in rows if "test_kendall_tau" in row]
+    losses, taus, tests = (
+        [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        for name in ("loss", "eval_kendall_tau", "test_kendall_tau")
+    )
+    if not losses or not tests:
+        raise UserError(f"{folder}: is not the folder of a finished run with a test split.")
     curves.plot(*zip(*losses, strict=True), color="0.6", linewidth=1.2, label="training loss")
     curves.set(xlabel="optimizer step", ylabel="training loss", title="Training")
     curves.spines[["top"]].set_visible(False)
     tau_axis = curves.twinx()
     if taus:
         tau_axis.plot(*zip(*taus, strict=True), color="tab:blue", marker="o", label="tau, validation")
-    if tests:
-        tau_axis.plot(*zip(*tests, strict=True), color="tab:orange", marker="D", linestyle="", label="tau, test")
+    tau_axis.plot(*zip(*tests, strict=True), color="tab:orange", marker="D", linestyle="", label="tau, test")
     tau_axis.set_ylabel("Kendall's tau")
-    tau_axis.set_ylim(0, 1)
+    tau_axis.set_ylim(min(0.0, *(tau for _, tau in taus + tests)), 1)
     tau_axis.spines[["top"]].set_visible(False)
     handles = [line for axis in (curves, tau_axis) for line in axis.get_lines()]
     curves.legend(handles=handles, loc="upper center", ncols=3, frameon=False, fontsize=8)

@@ -19,6 +19,8 @@ from .errors import UserError
 
 Item = TypeVar("Item")
 
+TRACKER_FOLDER = "sentorder"
+"""What trackers call the project; TensorBoard's files go into a folder of that name."""
 SHORT_NAMES = {"learning_rate": "lr", "documents_per_second": "docs/s", "eval_kendall_tau": "tau"}
 """What the progress bar shows, by the name in ``metrics.jsonl``; the loss is shown as well."""
 
@@ -73,7 +75,7 @@ class RunLog:
         if accelerator.log_with:
             # Trackers take only flat values.
             flat = {name: value if isinstance(value, (int, float)) else str(value) for name, value in arguments.items()}
-            accelerator.init_trackers("sentorder", config=flat)
+            accelerator.init_trackers(TRACKER_FOLDER, config=flat)
 
     def __enter__(self) -> RunLog:
         return self

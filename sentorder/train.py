@@ -59,7 +59,8 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
         arguments: None for the default run.
 
     Raises:
-        UserError: for anything that is wrong with arguments, data, model or output folder, before training starts.
+        UserError: for anything that is wrong with arguments, data, model or output folder, before training starts;
+            during training only if the model can no longer be saved (the one before is then still there).
         NonFiniteError: if a loss or gradient is infinite or not a number.
     """
     arguments = arguments or TrainArguments()
@@ -72,11 +73,11 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
         mixed_precision=arguments.mixed_precision,
         cpu_threads=arguments.cpu_threads,
         log_with=arguments.log_with,
-        project_dir=arguments.output_dir,
+        project_dir=arguments.output_dir or "runs",  # where trackers write; made precise below
     ) as accelerator:
         # What is trained, and where it is written.
         set_seed(arguments.seed)
-        model, origin = load_for_training(
+        model = load_for_training(
             arguments.model_name_or_path,
             method=arguments.method,
             pooling=arguments.pooling,
@@ -89,7 +90,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             for split, texts in documents.items()
         }
         folder = make_run_folder(accelerator, arguments)
-        accelerator.project_configuration.set_directories(str(folder))
+        accelerator.project_configuration.project_dir = accelerator.project_configuration.logging_dir = str(folder)
 
         # Which documents make up which step, and the loaders that deal them out.
         micro_batches = arguments.gradient_accumulation_steps * accelerator.num_processes
@@ -136,7 +137,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
 
         best_step, best_scores = 0, None
         with RunLog(accelerator, folder / "metrics.jsonl", total_steps, dataclasses.asdict(arguments)) as log:
-            log.say(f"{origin}; {_machine(accelerator)}; output: {folder}")
+            log.say(f"{bare.origin}; {_machine(accelerator)}; output: {folder}")
             for split, table in tables.items():
                 cuts = describe_cuts(table)
                 if cuts:

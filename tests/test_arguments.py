@@ -43,6 +43,8 @@ def test_precedence_is_defaults_then_file_then_command_line(tmp_path: Path) -> N
         ("log_with: [tensorboard, mlflow]", "log_with", ["tensorboard", "mlflow"]),
         ("overwrite_output_dir: false", "overwrite_output_dir", False),
         ("mixed_precision: 'no'", "mixed_precision", "no"),
+        ("mixed_precision: no", "mixed_precision", "no"),  # which YAML reads as false
+        ("eval_strategy: no", "eval_strategy", "no"),
         ("", "seed", 42),
     ],
 )
@@ -128,6 +130,12 @@ def test_written_arguments_can_be_given_back(tmp_path: Path) -> None:
 def test_library_users_get_the_same_checks() -> None:
     with pytest.raises(UserError, match="--seed -1: must be at least 0"):
         TrainArguments(seed=-1).check()
+    wrong = {
+        "pooling": "max", "eval_strategy": "step", "dropout": "0.1", "max_steps": 1.5, "seed": 2**32, "dataset": None,
+        "warmup_steps": float("inf"), "overwrite_output_dir": 1, "log_with": "tensorboard", "logging_steps": True,
+    }  # fmt: skip
+    lines = TrainArguments(**wrong).problems()  # type: ignore[arg-type]
+    assert sorted(line.split()[0] for line in lines) == sorted(f"--{name}" for name in wrong)
     with pytest.raises(UserError, match="--model_path is missing"):
         PredictArguments().check()
 

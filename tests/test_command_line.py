@@ -56,9 +56,9 @@ def test_the_same_numbers_however_a_step_is_cut_up(
     assert [row["id"] for row in whole] == [row["id"] for row in split]
 
 
-@pytest.mark.parametrize("documents", [1, 3, 7])
+@pytest.mark.parametrize("count", [1, 3, 7])
 def test_evaluation_counts_every_document_once_for_any_number_of_processes(
-    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path, documents: int
+    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path, count: int
 ) -> None:
     """Also with fewer documents than processes, and with a short last batch."""
     SentenceOrderer.from_encoder(tiny_encoder).save_pretrained(tmp_path / "model")
@@ -68,13 +68,13 @@ def test_evaluation_counts_every_document_once_for_any_number_of_processes(
         result = run(
             *("accelerate", "launch", "--config_file", str(CONFIGS / config), "-m", "sentorder.evaluation"),
             *("--model_path", str(tmp_path / "model"), "--dataset", small_data, "--output_dir", str(out)),
-            *("--max_eval_documents", str(documents), "--per_device_eval_batch_size", "2"),
+            *("--max_eval_documents", str(count), "--per_device_eval_batch_size", "2"),
         )
         assert result.returncode == 0, result.stderr
-        assert f"over {documents} documents" in result.stdout
+        assert f"over {count} documents" in result.stdout
         results.append((json.loads((out / "results.json").read_text()), (out / "predictions.jsonl").read_text()))
     (one, one_predictions), (two, two_predictions) = results
-    assert one_predictions == two_predictions and len(one_predictions.splitlines()) == documents
+    assert one_predictions == two_predictions and len(one_predictions.splitlines()) == count
     assert one == {name: pytest.approx(value, rel=1e-6 if name == "loss" else 1e-12) for name, value in two.items()}
 
 
@@ -195,6 +195,7 @@ MISTAKES = [
     ("evaluation", [], "--model_path is missing"),
     ("evaluation", ["--model_path", "nowhere/model"], "nowhere/model: there is no such folder"),
     ("evaluation", ["--model_path", "MODEL", "--dataset", "missing.tsv"], "missing.tsv: there is no such file"),
+    ("evaluation", ["--model_path", "MODEL", "--output_dir", "taken"], "taken: holds a training run"),
     ("predict", ["--model_path", "ENCODER"], "holds a bert model, not one trained by sentorder"),
     ("predict", ["--model_path", "MODEL", "missing.txt"], "missing.txt: there is no such file"),
     ("predict", ["--model_path", "MODEL"], "standard input: there is no text"),
@@ -209,6 +210,8 @@ def test_a_mistake_is_one_sentence(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "torn").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "arguments.yaml").write_text("")
     (tmp_path / "torn" / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "broken.jsonl").write_text('{"sentences": ["a", "b"]}\n{"sentences": [\n')
@@ -223,6 +226,20 @@ def test_a_mistake_is_one_sentence(
 
 
 @pytest.mark.parametrize("command", ["train", "evaluation", "predict"])
+def test_a_run_that_diverges_ends_with_a_sentence(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    more = ["--learning_rate", "1e30", "--head_learning_rate", "1e30", "--eval_strategy", "steps", "--eval_steps", "1"]
+    result = run("python", *train_command(tiny_encoder, small_data, tmp_path / "run", *more)[4:])
+    assert result.returncode == 3, result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("sentorder: error:") and "Traceback" not in result.stderr
+
+
+def test_evaluating_a_whole_file_says_so(run: Run, model_path: str, small_data: str) -> None:
+    file = small_data.split("test=")[1]
+    result = run("python", "-m", "sentorder.evaluation", "--model_path", model_path, "--dataset", file)
+    assert result.returncode == 0 and "over 7 documents" in result.stdout
+    assert "note: this is the whole file; if the model was trained on it, --split test" in result.stderr
+
+
 def test_help_shows_every_argument(run: Run, command: str) -> None:
     result = run("python", "-m", f"sentorder.{command}", "--help")
     assert result.returncode == 0 and "--config" in result.stdout and "==SUPPRESS==" not in result.stdout

@@ -147,6 +147,21 @@ def test_random_scores_give_tau_0(kind: str, n: int) -> None:
     assert abs(np.mean(accuracies) - 1 / n) < 4 * np.std(accuracies) / documents**0.5
 
 
+@pytest.mark.parametrize("n", [5, 16])
+@pytest.mark.parametrize("kind", ["scores", "pairs"])
+def test_an_output_that_is_not_finite_has_no_order(kind: str, n: int) -> None:
+    output = output_of(kind, np.random.default_rng(0), 2, n + 1)
+    mask = torch.tensor([[slot < n for slot in range(n + 1)], [True] * (n + 1)])
+    values = output.scores if kind == "scores" else output.pair_logits
+    assert values is not None
+    values[0, n] = float("nan")  # padding: plays no part
+    decode = decode_scores if kind == "scores" else decode_pairs
+    assert [sorted(best.order) for (best,) in decode(output, mask)] == [list(range(n)), list(range(n + 1))]
+    values[1, 2] = float("nan")
+    with pytest.raises(FloatingPointError, match="infinite or not a number"):
+        decode(output, mask)
+
+
 def test_confidence_of_pairs_is_the_expected_tau() -> None:
     probability = 0.9
     logit = math.log(probability / (1 - probability))

@@ -22,6 +22,8 @@ def test_compare_methods_goes_on_where_it_stopped(run: Run, tiny_encoder: str, s
         assert f"| {row['method']} | {row['kendall_tau']:.3f} ±" in first.stdout
     kept = (tmp_path / "compare/1-1/metrics.jsonl").stat().st_mtime_ns
     (tmp_path / "compare/3-2/test_results.json").unlink()
+    other = run(*command, "--learning_rate", "1e-3")
+    assert other.returncode == 2 and "compare/1-1: holds a run with other arguments" in other.stderr
     again = run(*command)
     assert again.returncode == 0 and (tmp_path / "compare/3-2/test_results.json").exists()
     assert (tmp_path / "compare/1-1/metrics.jsonl").stat().st_mtime_ns == kept

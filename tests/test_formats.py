@@ -55,6 +55,8 @@ def test_layouts(tmp_path: Path, content: str, expected: list[object]) -> None:
         (b'{"sentences": ["a"]}\n', "line 1: a document needs at least 2 sentences, this one has 1"),
         (b'{"sentences": ["a", " "]}\n', "line 1: a sentence is empty"),
         (b"a\tb\nc\t\td\n", "line 2: a sentence is empty"),
+        (b'{"sentences": ["a", "\\ud83d"]}\n', "line 1: a sentence holds half a character"),
+        (b'{"a":' * 20000 + b"\n", "line 1: not a document (the JSON is nested too deeply)"),
         (b"just some text\n", "this layout is not known"),
         (b'{"sentences": ["a", "\xff"]}\n', "not UTF-8 text"),
     ],

@@ -114,10 +114,10 @@ def test_roberta_types_have_fewer_positions_than_rows(tiny_encoder: str) -> None
 
 def test_going_on_with_a_model_of_ours(tiny_encoder: str, tmp_path: Path) -> None:
     options = {"method": None, "pooling": None, "dropout": None, "max_length": None, "tokenizer_name": None}
-    first, _ = load_for_training(tiny_encoder, **{**options, "method": "regression", "pooling": "mean"})
+    first = load_for_training(tiny_encoder, **{**options, "method": "regression", "pooling": "mean"})
     first.save_pretrained(tmp_path / "m")
-    second, line = load_for_training(str(tmp_path / "m"), **{**options, "dropout": 0.3, "max_length": 100})
-    assert "continued with its head" in line
+    second = load_for_training(str(tmp_path / "m"), **{**options, "dropout": 0.3, "max_length": 100})
+    assert "with its trained head" in second.origin
     assert (second.config.method, second.config.pooling, second.config.max_length) == ("regression", "mean", 100)
     assert torch.equal(first.head.score.weight, second.head.score.weight)
     assert {m.p for m in second.modules() if isinstance(m, torch.nn.Dropout)} == {0.3}
@@ -142,6 +142,9 @@ def damage(folder: Path, what: str) -> None:
     elif what == "newer":
         values = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**values, "format_version": 99}))
+    elif what == "other tokenizer":
+        values = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**values, "tokenizer_size": 7}))
     elif what == "method":
         values = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**values, "method": "magic"}))
@@ -155,7 +158,8 @@ def damage(folder: Path, what: str) -> None:
         ("other model", "holds a bert model, not one trained by sentorder"),
         ("weights", "model.safetensors: cannot be read"),
         ("no weights", "model.safetensors: cannot be read"),
-        ("tokenizer", "a tokenizer file is missing"),
+        ("tokenizer", "holds no tokenizer files"),
+        ("other tokenizer", "a tokenizer file is missing or was replaced"),
         ("newer", "format 99, newer than this sentorder"),
         ("method", "no method 'magic'"),
     ],
@@ -168,6 +172,34 @@ def test_a_damaged_model_gets_one_clear_sentence(tiny_encoder: str, tmp_path: Pa
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_encoders_that_cannot_be_used(tiny_encoder: str, tmp_path: Path) -> None:
+    from transformers import T5Config, T5EncoderModel
+
+    shutil.copytree(tiny_encoder, tmp_path / "bare")
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (tmp_path / "bare" / name).unlink()
+    with pytest.raises(UserError, match="holds no tokenizer files"):
+        SentenceOrderer.from_encoder(str(tmp_path / "bare"))
+    shutil.copytree(tiny_encoder, tmp_path / "torn")
+    weights = tmp_path / "torn" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="holds no model and tokenizer that could be loaded"):
+        SentenceOrderer.from_encoder(str(tmp_path / "torn"))
+    config = T5Config(d_model=8, num_layers=1, num_decoder_layers=1, num_heads=1, d_ff=8, d_kv=8, vocab_size=2000)
+    shutil.copytree(tiny_encoder, tmp_path / "t5")
+    T5EncoderModel(config).save_pretrained(tmp_path / "t5")
+    with pytest.raises(UserError, match="t5"):
+        SentenceOrderer.from_encoder(str(tmp_path / "t5"), method="regression", pooling="mean")
+    with pytest.raises(UserError, match="no pooling 'max'"):
+        SentenceOrderer.from_encoder(tiny_encoder, pooling="max")
+
+
+def test_what_is_cut_is_said(tiny_encoder: str, caplog: pytest.LogCaptureFixture) -> None:
+    model = SentenceOrderer.from_encoder(tiny_encoder, max_length=16)
+    model.order([["a cat sat on the mat and looked at the dog " * 3, "a dog"], ["a", "b"]])
+    assert "1 of 2 documents are longer than the encoder's window" in caplog.text
+
+
 @pytest.mark.parametrize("bad", [["just a string"][0], [""], ["a", "  "], [], ["a", 3]])
 def test_documents_that_are_none(tiny_encoder: str, bad: object) -> None:
     model = SentenceOrderer.from_encoder(tiny_encoder)
@@ -177,12 +209,13 @@ def test_documents_that_are_none(tiny_encoder: str, bad: object) -> None:
 
 def test_the_packaged_encoder_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert encoders.packaged_encoder() is not None
-    source, line = encoders.resolve_encoder(None)
-    assert Path(source).is_dir() and "checksum verified" in line
+    source = encoders.resolve_encoder(None)
+    assert Path(source.path).is_dir() and "checksum verified" in source.description
+    assert source.name == encoders.DEFAULT_ENCODER
     monkeypatch.setattr(encoders, "PACKAGED_SHA256", "0" * 64)
     with pytest.raises(UserError, match="checksum is not that of"):
         encoders.packaged_encoder()
     monkeypatch.setattr(encoders, "PACKAGED_ENCODER", "not_installed_anywhere")
-    assert encoders.resolve_encoder(None)[0] == encoders.DEFAULT_ENCODER
+    assert encoders.resolve_encoder(None).path == encoders.DEFAULT_ENCODER
     with pytest.raises(UserError, match=r"sentorder\[quickstart\].*--model_name_or_path"):
         SentenceOrderer.from_encoder()

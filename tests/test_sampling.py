@@ -70,6 +70,14 @@ def test_without_a_seed_the_longest_come_first() -> None:
     assert plan.steps(0) == plan.steps(7) == [[1, 3], [2, 0]]
 
 
+def test_evaluation_is_the_same_in_every_pass() -> None:
+    """Accelerate counts the passes over a loader as epochs."""
+    plan = GlobalPlan([3, 9, 5], 2)
+    first = list(plan)
+    plan.set_epoch(5)
+    assert list(plan) == first
+
+
 def test_a_short_step_gets_fillers_of_no_weight() -> None:
     plan = GlobalPlan([4, 6, 5], 4, micro_batches=4)
     assert list(plan) == [

@@ -5,13 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentorder import SentenceOrderer, TrainArguments, UserError
 from sentorder.checkpoint import save_model
 from sentorder.command_line import parse_arguments
-from sentorder.loop import NonFiniteError
+from sentorder.data.collation import ordering_loader
+from sentorder.data.formats import load_splits, to_dataset
+from sentorder.data.sampling import GlobalPlan
+from sentorder.data.tokenization import tokenize
+from sentorder.loop import NonFiniteError, train_steps
+from sentorder.optimization import adamw, parameter_groups
 from sentorder.train import train
 from tests.conftest import read_metrics
 
@@ -230,6 +237,72 @@ def test_mistakes_are_found_before_anything_is_written(
         train(arguments(tiny_encoder, small_data, tmp_path / "run", **changes))
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_validation_is_the_same_test_every_time(tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    """Weights that do not move must score the same in each evaluation, and in one of their own."""
+    train(
+        arguments(tiny_encoder, small_data, tmp_path / "run", learning_rate=0.0, head_learning_rate=0.0,
+                  weight_decay=0.0, eval_strategy="steps", eval_steps=1)
+    )  # fmt: skip
+    rows = [row for row in read_metrics(tmp_path / "run") if "eval_loss" in row]
+    assert len(rows) == 7
+    assert len({(row["eval_loss"], row["eval_kendall_tau"], row["eval_accuracy"]) for row in rows}) == 1
+
+
+def test_a_numbered_run_can_be_repeated_from_its_arguments(
+    tiny_encoder: str, small_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = train(arguments(tiny_encoder, small_data, tmp_path, output_dir=None, log_with=["tensorboard"]))
+    again, _ = parse_arguments(
+        TrainArguments, ["--config", str(first.output_dir / "arguments.yaml")], program="x", description="d"
+    )
+    second = train(again)
+    assert (str(first.output_dir), str(second.output_dir)) == ("runs/1", "runs/2")
+    assert (first.validation, first.test) == (second.validation, second.test)
+    assert list((second.output_dir / "sentorder").glob("events*"))
+
+
+@pytest.mark.parametrize("name", ["model", "predictions.jsonl", "metrics.jsonl"])
+def test_files_of_others_are_not_replaced(tiny_encoder: str, small_data: str, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=rf"holds a run already \({name}\)"):
+        train(arguments(tiny_encoder, small_data, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_overwriting_leaves_nothing_of_the_old_run_but_never_removes_the_model_it_starts_from(
+    tiny_encoder: str, small_data: str, tmp_path: Path
+) -> None:
+    first = train(arguments(tiny_encoder, small_data, tmp_path / "run", max_steps=1, log_with=["tensorboard"]))
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="would replace the model that training starts from"):
+        train(arguments(str(first.model_dir), small_data, tmp_path / "run", overwrite_output_dir=True))
+    assert (first.model_dir / "model.safetensors").exists()
+    train(arguments(tiny_encoder, small_data, tmp_path / "run", max_steps=1, overwrite_output_dir=True))
+    assert not (tmp_path / "run" / "sentorder").exists() and (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("method", ["regression", "pairwise"])
+def test_the_real_model_is_cut_up_exactly_in_float64(tiny_encoder: str, small_data: str, method: str) -> None:
+    losses = []
+    for per_device, accumulation in ((8, 1), (4, 2), (1, 8)):
+        set_seed(0)
+        accelerator = Accelerator(cpu=True)
+        model = SentenceOrderer.from_encoder(tiny_encoder, method=method, dropout=0.0).double()
+        table = tokenize(to_dataset(load_splits(small_data)["train"]), model.tokenizer, 512)
+        plan = GlobalPlan(table["length"][:], 8, micro_batches=accumulation, seed=1)
+        loader = ordering_loader(table, plan, model.collator(seed=1))
+        optimizer = adamw(parameter_groups(model, learning_rate=1e-3, weight_decay=0.01))
+        prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+        steps = train_steps(
+            accelerator, prepared, optimizer, None, loader, model.method.loss, max_steps=7,
+            gradient_accumulation_steps=accumulation,
+        )  # fmt: skip
+        losses.append([step.loss.item() for step in steps])
+        assert per_device * accumulation == 8
+    assert losses[1] == pytest.approx(losses[0], rel=1e-12) and losses[2] == pytest.approx(losses[0], rel=1e-12)
 
 
 def test_a_run_that_diverges_says_so(tiny_encoder: str, small_data: str, tmp_path: Path) -> None:

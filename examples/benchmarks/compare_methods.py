@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from sentorder.arguments import TrainArguments
 from sentorder.checkpoint import write_json
 from sentorder.command_line import parse_arguments, run_command
+from sentorder.data.formats import load_split
+from sentorder.errors import UserError
 from sentorder.metrics import kendall_tau, positions_of
 from sentorder.model_card import library_versions
 from sentorder.train import train
@@ -34,8 +37,13 @@ CONTESTANTS: dict[str, dict[str, str]] = {
 def run_of(arguments: TrainArguments, changes: dict[str, str], folder: Path, seed: int) -> dict[str, Any]:
     """The test scores of one run, trained now unless it is there."""
     results = folder / "test_results.json"
-    if not results.exists():
-        train(dataclasses.replace(arguments, **changes, seed=seed, output_dir=str(folder), overwrite_output_dir=True))
+    wanted = dataclasses.replace(arguments, **changes, seed=seed, output_dir=str(folder), overwrite_output_dir=True)
+    if results.exists():
+        trained_with = yaml.safe_load((folder / "arguments.yaml").read_text(encoding="utf-8"))
+        if trained_with != dataclasses.asdict(wanted):
+            raise UserError(f"{folder}: holds a run with other arguments; choose another --output_dir.")
+    else:
+        train(wanted)
     scores: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     scores["taus"] = [kendall_tau(positions_of(row["order"]), range(len(row["order"]))) for row in rows]
@@ -75,6 +83,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/compare"))
     ours, rest = parser.parse_known_args()
     arguments, _ = parse_arguments(TrainArguments, rest, program="compare_methods.py", description="")
+    load_split(arguments.dataset, "test")  # without one there is nothing to compare on
     rows = []
     for place, (name, changes) in enumerate(CONTESTANTS.items(), start=1):
         runs = [run_of(arguments, changes, ours.output_dir / f"{place}-{seed}", seed) for seed in ours.seeds]

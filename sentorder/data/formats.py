@@ -45,13 +45,15 @@ def _json_document(line: str, where: str, default_id: str) -> Document:
         row: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno}).") from None
+    except RecursionError:
+        raise UserError(f"{where}: not a document (the JSON is nested too deeply).") from None
     if not isinstance(row, dict) or "sentences" not in row:
         raise UserError(f'{where}: expected an object with a "sentences" list, as in {{"sentences": ["...", "..."]}}.')
     sentences = row["sentences"]
     if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
         raise UserError(f'{where}: "sentences" must be a list of strings.')
-    genre = row.get("genre")
-    return Document(str(row.get("id", default_id)), sentences, None if genre is None else str(genre))
+    name, genre = row.get("id"), row.get("genre")
+    return Document(default_id if name is None else str(name), sentences, None if genre is None else str(genre))
 
 
 def _eos_document(line: str, where: str, default_id: str) -> Document:
@@ -106,6 +108,8 @@ def parse_documents(lines: Iterable[str], name: str, *, at_least: int = 2) -> It
             )
         if not all(sentence.strip() for sentence in document.sentences):
             raise UserError(f"{where}: a sentence is empty; remove it or the document.")
+        if any("\ud800" <= letter <= "\udfff" for sentence in document.sentences for letter in sentence):
+            raise UserError(f"{where}: a sentence holds half a character (a lone surrogate); repair the text.")
         yield document
 
 
@@ -171,7 +175,7 @@ def _named_files(dataset: str) -> dict[str, Path] | None:
     if dataset in BUNDLED:
         folder = Path(str(resources.files(__package__))) / BUNDLED[dataset]
         return {split: folder / f"{split}.jsonl" for split in SPLITS}
-    if "=" not in dataset or Path(dataset).exists():
+    if is_single_file(dataset):
         return None
     files = {}
     for part in dataset.split(","):
@@ -183,6 +187,11 @@ def _named_files(dataset: str) -> dict[str, Path] | None:
             )
         files[split] = Path(file)
     return files
+
+
+def is_single_file(dataset: str) -> bool:
+    """Whether ``--dataset`` names neither a data set of ours nor a file for each split."""
+    return dataset not in BUNDLED and ("=" not in dataset or Path(dataset).exists())
 
 
 def _single_file(dataset: str) -> Path:

@@ -35,7 +35,8 @@ class GlobalPlan:
         lengths: tokens of each document.
         step_size: documents per optimizer step.
         micro_batches: gradient accumulation x number of processes.
-        seed: shuffles the documents anew in each epoch; None keeps them sorted by length, longest first (evaluation).
+        seed: shuffles the documents anew in each epoch; None keeps them sorted by length, longest first, and every
+            pass is epoch 0 (evaluation).
 
     Raises:
         ValueError: for an empty data set or a size below 1.
@@ -86,7 +87,9 @@ class GlobalPlan:
         return [order[start : start + self.step_size] for start in range(0, len(order), self.step_size)]
 
     def __iter__(self) -> Iterator[list[PlannedDocument]]:
-        epoch = self.epoch
+        # In evaluation every pass is the same one: Accelerate counts passes as epochs, and the sentences would be shuffled
+        # anew with each.
+        epoch = 0 if self.seed is None else self.epoch
         for step in self.steps(epoch):
             by_length = sorted(step, key=lambda row: (int(self.lengths[row]), row))
             for share in np.array_split(np.asarray(by_length), self.micro_batches):

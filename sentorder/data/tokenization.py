@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,12 +98,16 @@ def tokenize(dataset: Dataset, tokenizer: Any, max_length: int) -> Dataset:
     )
 
 
-def describe_cuts(dataset: Dataset) -> str | None:
-    """One sentence about what did not fit into the encoder's window; None if everything did."""
-    cut = np.asarray(dataset["cut"][:], dtype=np.int64)
+def describe_cuts(columns: Mapping[str, Any] | Dataset) -> str | None:
+    """One sentence about what did not fit into the encoder's window; None if everything did.
+
+    Args:
+        columns: with ``cut`` and ``length`` of :func:`encode_documents`.
+    """
+    cut = np.asarray(columns["cut"][:], dtype=np.int64)
     if not cut.any():
         return None
-    tokens = int(np.asarray(dataset["length"][:], dtype=np.int64).sum() + cut.sum())
+    tokens = int(np.asarray(columns["length"][:], dtype=np.int64).sum() + cut.sum())
     return (
         f"{int((cut > 0).sum())} of {len(cut)} documents are longer than the encoder's window: {int(cut.sum())} of "
         f"{tokens} tokens were cut, fairly from their longest sentences (no sentence was dropped)."
