@@ -87,8 +87,8 @@ class GlobalPlan:
         return [order[start : start + self.step_size] for start in range(0, len(order), self.step_size)]
 
     def __iter__(self) -> Iterator[list[PlannedDocument]]:
-        # In evaluation every pass is the same one: Accelerate counts passes as epochs, and the sentences would be shuffled
-        # anew with each.
+        # In evaluation every pass is the same one: Accelerate counts passes as epochs, and with each of them the
+        # sentences would be shuffled anew.
         epoch = 0 if self.seed is None else self.epoch
         for step in self.steps(epoch):
             by_length = sorted(step, key=lambda row: (int(self.lengths[row]), row))
