@@ -89,6 +89,13 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             split: tokenize(to_dataset(texts), model.tokenizer, model.config.max_length)
             for split, texts in documents.items()
         }
+        # What was left open is now known; written down before the first step, it can be given back as --config.
+        arguments = dataclasses.replace(
+            arguments,
+            method=model.config.method,
+            pooling=model.config.pooling,
+            mixed_precision=accelerator.mixed_precision,
+        )
         folder = make_run_folder(accelerator, arguments)
         accelerator.project_configuration.project_dir = accelerator.project_configuration.logging_dir = str(folder)
 

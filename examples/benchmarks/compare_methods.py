@@ -40,7 +40,9 @@ def run_of(arguments: TrainArguments, changes: dict[str, str], folder: Path, see
     wanted = dataclasses.replace(arguments, **changes, seed=seed, output_dir=str(folder), overwrite_output_dir=True)
     if results.exists():
         trained_with = yaml.safe_load((folder / "arguments.yaml").read_text(encoding="utf-8"))
-        if trained_with != dataclasses.asdict(wanted):
+        # What was left open (None) has been filled in by the run.
+        asked = {name: value for name, value in dataclasses.asdict(wanted).items() if value is not None}
+        if asked != {name: trained_with.get(name) for name in asked}:
             raise UserError(f"{folder}: holds a run with other arguments; choose another --output_dir.")
     else:
         train(wanted)
