@@ -200,7 +200,7 @@ def run_command(command: Callable[[], Any]) -> None:
         print(f"sentorder: error: {error}", file=sys.stderr)
         sys.exit(DIVERGED_CODE)
     except KeyboardInterrupt:
-        print("\nsentorder: interrupted", file=sys.stderr)
+        print("sentorder: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED_CODE)
     except BrokenPipeError:  # somebody piped the output into head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -122,7 +122,8 @@ def load_config_dict(source: str) -> dict[str, Any] | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{source}: holds no model (there is no config.json in it).") from None
+        hint = f"; did you mean {folder / 'model'}?" if (folder / "model" / "config.json").exists() else "."
+        raise UserError(f"{source}: holds no model (there is no config.json in it){hint}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{source}: its config.json cannot be read ({error}).") from None
     if not isinstance(config, dict):

@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Literal
 
 import torch
 import transformers
@@ -32,28 +32,40 @@ def read_blocks(lines: Iterable[str]) -> list[list[str]]:
     return [block for block in blocks if block]
 
 
-def read_input(stream: IO[str], name: str) -> tuple[list[Document], bool]:
-    """The documents of a stream, and whether they came as JSON lines.
+Layout = Literal["text", "json", "<eos>", "tab"]
+
+
+def read_input(stream: IO[str], name: str) -> tuple[list[Document], Layout]:
+    """The documents of a stream, and in which layout they came.
 
     Raises:
-        UserError: if there are none, or a JSON line is malformed.
+        UserError: if there are none, or a line is malformed.
     """
     try:
         text = stream.read()
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: not UTF-8 text (byte {error.start}); convert it to UTF-8 first.") from None
-    if text.lstrip().startswith("{"):
-        return list(parse_documents(io.StringIO(text), name, at_least=1)), True
+    first_line = text.lstrip().partition("\n")[0]
+    if first_line.startswith("["):
+        raise UserError(f'{name}: looks like one JSON list; give JSON lines, one object with "sentences" per line.')
+    signs: dict[Layout, bool] = {
+        "json": first_line.startswith("{"),
+        "<eos>": "<eos>" in first_line,
+        "tab": "\t" in first_line,
+    }
+    for layout, found in signs.items():
+        if found:
+            return list(parse_documents(io.StringIO(text), name, at_least=1)), layout
     blocks = read_blocks(io.StringIO(text))
     if not blocks:
         raise UserError(f"{name}: there is no text. Give one sentence per line and a blank line between documents.")
-    return [Document(str(number), block) for number, block in enumerate(blocks, start=1)], False
+    return [Document(str(number), block) for number, block in enumerate(blocks, start=1)], "text"
 
 
-def format_result(document: Document, ordered: Ordered, *, as_json: bool) -> str:
-    """One JSON line, or the ordered sentences, one per line."""
-    if not as_json:
-        return "\n".join(ordered.sentences)
+def format_result(document: Document, ordered: Ordered, layout: Layout) -> str:
+    """The ordered document in the layout in which it came."""
+    if layout != "json":
+        return {"text": "\n", "<eos>": " <eos> ", "tab": "\t"}[layout].join(ordered.sentences)
     row = {
         "id": document.id,
         "order": ordered.order,
@@ -79,8 +91,8 @@ def _add_file(parser: argparse.ArgumentParser) -> None:
         "file",
         nargs="?",
         metavar="FILE",
-        help="One sentence per line with a blank line between documents, or JSON lines with 'sentences'. Without it: "
-        "standard input.",
+        help="One sentence per line with a blank line between documents, or JSON lines, <eos> lines or tab-separated rows "
+        "as for training. Without it: standard input.",
     )
 
 
@@ -95,7 +107,7 @@ def main() -> None:
     check_is_orderer(str(arguments.model_path))
     stream, name = _open_input(rest.file)
     with stream:
-        documents, as_json = read_input(stream, name)
+        documents, layout = read_input(stream, name)
     transformers.utils.logging.disable_progress_bar()
     model = SentenceOrderer.from_pretrained(str(arguments.model_path))
     model.to(torch.accelerator.current_accelerator() or torch.device("cpu"))  # type: ignore[arg-type]
@@ -107,8 +119,8 @@ def main() -> None:
         for index, ordered in model.iter_order(sentences, batch_size=arguments.batch_size):
             results[index] = ordered
             bar.update()
-    separator = "\n" if as_json else "\n\n"
-    print(separator.join(format_result(documents[i], results[i], as_json=as_json) for i in range(len(documents))))
+    separator = "\n\n" if layout == "text" else "\n"
+    print(separator.join(format_result(documents[i], results[i], layout) for i in range(len(documents))))
 
 
 if __name__ == "__main__":

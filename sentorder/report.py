@@ -94,7 +94,8 @@ def draw_run(folder: Path) -> Any:
     ticks = range(n)
     heat.set(
         xticks=ticks, yticks=ticks, xticklabels=[i + 1 for i in ticks], yticklabels=[i + 1 for i in ticks],
-        xlabel="position the model gives", ylabel="true position", title=f"{documents} test texts of {n} sentences",
+        xlabel="position the model gives", ylabel="true position",
+        title=f"The {documents} of {len(orders)} test texts with {n} sentences",
     )  # fmt: skip
     return figure
 

@@ -70,6 +70,8 @@ class RunLog:
         self.terminal = self.main and sys.stderr.isatty()
         self.total_steps = total_steps
         self.shown: dict[str, float] = {}
+        self.done = 0
+        self.kept = "no model was saved yet"  # what is left if somebody interrupts the run
         self.file = open(path, "w", encoding="utf-8") if self.main else None  # noqa: SIM115  # closed in __exit__
         self.bar = progress_bar(total_steps, "training", "step", main=self.main)
         if accelerator.log_with:
@@ -84,6 +86,8 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.close()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.say(f"interrupted after step {self.done}; {self.kept}")
         if self.file is not None:
             self.file.close()
         for tracker in self.accelerator.trackers:
@@ -91,6 +95,7 @@ class RunLog:
 
     def advance(self) -> None:
         """One optimizer step is done."""
+        self.done += 1
         self.bar.update()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

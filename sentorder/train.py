@@ -174,6 +174,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
                         if best_scores is None or _better(arguments.metric_for_best_model, scores, best_scores):
                             best_step, best_scores = step.number, scores
                             _save(accelerator, bare, folder)
+                            log.kept = f"the model of step {best_step} is in {folder / 'model'}"
             if best_scores is None:
                 best_step = total_steps
                 _save(accelerator, bare, folder)

@@ -178,6 +178,15 @@ def test_predict_json_lines_from_a_file(run: Run, model_path: str, tmp_path: Pat
         assert 0.0 <= row["confidence"] <= 1.0
 
 
+@pytest.mark.parametrize("separator", [" <eos> ", "\t"])
+def test_predict_answers_in_the_layout_of_its_input(run: Run, model_path: str, separator: str) -> None:
+    given = [["c d", "a", "b"], ["one", "two"]]
+    stdin = "".join(separator.join(sentences) + "\n" for sentences in given)
+    result = run("python", "-m", "sentorder.predict", "--model_path", model_path, stdin=stdin)
+    assert result.returncode == 0, result.stderr
+    assert [sorted(line.split(separator)) for line in result.stdout.splitlines()] == [sorted(row) for row in given]
+
+
 # --- mistakes -------------------------------------------------------------------------------------------------------
 
 MISTAKES = [
@@ -200,6 +209,8 @@ MISTAKES = [
     ("predict", ["--model_path", "MODEL", "missing.txt"], "missing.txt: there is no such file"),
     ("predict", ["--model_path", "MODEL"], "standard input: there is no text"),
     ("predict", ["--model_path", "MODEL", "broken.jsonl"], "broken.jsonl, line 2: not valid JSON"),
+    ("predict", ["--model_path", "parent"], "parent: holds no model (there is no config.json in it); did you mean"),
+    ("predict", ["--model_path", "MODEL", "list.json"], "list.json: looks like one JSON list; give JSON lines"),
     ("predict", ["--model_path", "MODEL", "latin.txt"], "latin.txt: not UTF-8 text"),
 ]
 
@@ -215,6 +226,9 @@ def test_a_mistake_is_one_sentence(
     (tmp_path / "torn" / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "broken.jsonl").write_text('{"sentences": ["a", "b"]}\n{"sentences": [\n')
+    (tmp_path / "list.json").write_text('[{"sentences": ["a", "b"]}]')
+    (tmp_path / "parent" / "model").mkdir(parents=True)
+    (tmp_path / "parent" / "model" / "config.json").write_text("{}")
     (tmp_path / "bad.yaml").write_text("speed: 3\n")
     (tmp_path / "latin.txt").write_bytes("Grüße.\nZwei.\n".encode("latin-1"))
     arguments = [{"MODEL": model_path, "ENCODER": tiny_encoder}.get(argument, argument) for argument in arguments]

@@ -86,7 +86,7 @@ def test_equal_texts_stay_on_one_side_of_a_split() -> None:
     splits = split_documents(documents)
     sides = [{document.sentences[0] for document in part} for part in splits.values()]
     assert sum(map(len, sides)) == 10 and all(sides)
-    with pytest.raises(UserError, match="cannot be split"):
+    with pytest.raises(UserError, match="The file: 1 different documents cannot be split"):
         split_documents(documents[:1] * 5)
 
 

@@ -104,7 +104,8 @@ def parse_documents(lines: Iterable[str], name: str, *, at_least: int = 2) -> It
         document = layout(line, where, f"{Path(name).stem}-{number}")
         if len(document.sentences) < at_least:
             raise UserError(
-                f"{where}: a document needs at least {at_least} sentences, this one has {len(document.sentences)}."
+                f"{where}: a document needs at least {at_least} sentence{'s' if at_least > 1 else ''}, this one has "
+                f"{len(document.sentences)}."
             )
         if not all(sentence.strip() for sentence in document.sentences):
             raise UserError(f"{where}: a sentence is empty; remove it or the document.")
@@ -146,10 +147,14 @@ def _fingerprint(document: Document) -> str:
     return hashlib.blake2b("\0".join(document.sentences).encode(), digest_size=8).hexdigest()
 
 
-def split_documents(documents: Sequence[Document]) -> dict[str, list[Document]]:
+def split_documents(documents: Sequence[Document], name: str = "The file") -> dict[str, list[Document]]:
     """Split one source into train, validation and test: 80, 10 and 10 % by a hash of the text.
 
     The split depends on nothing but the texts (no seed, no order of lines), and equal texts stay on one side.
+
+    Args:
+        documents: all of one source.
+        name: what an error calls the source.
 
     Raises:
         UserError: if there are fewer than three different documents.
@@ -157,7 +162,7 @@ def split_documents(documents: Sequence[Document]) -> dict[str, list[Document]]:
     distinct = sorted({_fingerprint(document) for document in documents})
     if len(distinct) < len(SPLITS):
         raise UserError(
-            f"A file of {len(distinct)} different documents cannot be split into train, validation and test; give "
+            f"{name}: {len(distinct)} different documents cannot be split into train, validation and test; give "
             "--dataset train=FILE,validation=FILE,test=FILE."
         )
     held_out = max(1, round(HELD_OUT_SHARE * len(distinct)))
@@ -215,7 +220,7 @@ def load_splits(dataset: str) -> dict[str, list[Document]]:
     """
     files = _named_files(dataset)
     if files is None:
-        return split_documents(read_documents(_single_file(dataset)))
+        return split_documents(read_documents(_single_file(dataset)), dataset)
     return {split: read_documents(file) for split, file in files.items()}
 
 
@@ -229,7 +234,7 @@ def load_split(dataset: str, split: str | None) -> list[Document]:
     if files is None:
         path = _single_file(dataset)
         documents = read_documents(path)
-        return documents if split is None else split_documents(documents)[split]
+        return documents if split is None else split_documents(documents, dataset)[split]
     split = split or "test"
     if split not in files:
         raise UserError(f"--dataset {dataset}: has no {split} split.")
