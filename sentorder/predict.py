@@ -91,8 +91,8 @@ def _add_file(parser: argparse.ArgumentParser) -> None:
         "file",
         nargs="?",
         metavar="FILE",
-        help="One sentence per line with a blank line between documents, or JSON lines, <eos> lines or tab-separated rows "
-        "as for training. Without it: standard input.",
+        help="One sentence per line with a blank line between documents, or JSON lines, <eos> lines or tab-separated "
+        "rows as for training. Without it: standard input.",
     )
 
 

@@ -95,7 +95,7 @@ def draw_run(folder: Path) -> Any:
     heat.set(
         xticks=ticks, yticks=ticks, xticklabels=[i + 1 for i in ticks], yticklabels=[i + 1 for i in ticks],
         xlabel="position the model gives", ylabel="true position",
-        title=f"The {documents} of {len(orders)} test texts with {n} sentences",
+        title=f"Test: {n} sentences ({documents} of {len(orders)} texts)",
     )  # fmt: skip
     return figure
 
