@@ -48,7 +48,7 @@ def parameter_groups(
 
 
 def adamw(groups: Iterable[dict[str, Any]]) -> torch.optim.AdamW:
-    """AdamW in its fused form, which on a CPU takes a sixth of the time of the plain one."""
+    """AdamW in its fused form: one pass over the parameters instead of several, on a CPU too."""
     return torch.optim.AdamW(groups, fused=True)
 
 
