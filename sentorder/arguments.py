@@ -70,16 +70,19 @@ class DataArguments:
 
     dataset: str = _option(
         "stories",
-        "'stories' (bundled), a file that is split 80/10/10, or train=FILE,validation=FILE,test=FILE. Files: JSON "
-        "lines with 'sentences', tab-separated rows, or lines with <eos> between sentences.",
+        "'stories' (bundled), a file that is split 80/10/10, a folder written by save_to_disk, a data set on the Hub, "
+        "or train=SOURCE,validation=SOURCE,test=SOURCE (of a folder or Hub name also SOURCE:split). Files: JSON lines "
+        "with 'sentences', tab-separated rows, or lines with <eos> between sentences.",
     )
+    dataset_config_name: Optional[str] = _option(None, "Which configuration of a data set on the Hub.")
+    dataset_revision: Optional[str] = _option(None, "Which commit, branch or tag of a data set on the Hub.")
     max_train_documents: Annotated[Optional[int], Between(1)] = _option(
         None, "Use only the first so many for training."
     )
     max_eval_documents: Annotated[Optional[int], Between(1)] = _option(
         None, "Use only the first so many for validation, and as many for the test."
     )
-    dataloader_num_workers: Annotated[int, Between(0)] = _option(0, "Worker processes that prepare batches.")
+    dataloader_num_workers: Annotated[int, Between(0, 256)] = _option(0, "Worker processes that prepare batches.")
 
 
 @dataclass
@@ -88,14 +91,16 @@ class OptimizationArguments:
 
     _argument_group_name: ClassVar[str] = "training"
 
-    per_device_train_batch_size: Annotated[int, Between(1)] = _option(
+    per_device_train_batch_size: Annotated[int, Between(1, 65536)] = _option(
         16, "Documents per micro-batch. A step has this x gradient_accumulation_steps x processes."
     )
-    gradient_accumulation_steps: Annotated[int, Between(1)] = _option(1, "Micro-batches per optimizer step.")
-    num_train_epochs: Annotated[float, Between(0)] = _option(
+    gradient_accumulation_steps: Annotated[int, Between(1, 65536)] = _option(1, "Micro-batches per optimizer step.")
+    num_train_epochs: Annotated[float, Between(0, 1e6)] = _option(
         1.75, "Passes over the training documents; may be a fraction."
     )
-    max_steps: Annotated[int, Between(-1)] = _option(-1, "Optimizer steps; if above 0 it overrides num_train_epochs.")
+    max_steps: Annotated[int, Between(-1, 10**9)] = _option(
+        -1, "Optimizer steps; if above 0 it overrides num_train_epochs."
+    )
     learning_rate: Annotated[float, Between(0)] = _option(1e-4, "Of the encoder.")
     head_learning_rate: Annotated[Optional[float], Between(0)] = _option(
         1e-3, "Of the head, which is new ('none': the encoder's, which suits going on with a trained head)."
@@ -123,13 +128,18 @@ class RuntimeArguments:
 
     _argument_group_name: ClassVar[str] = "machine"
 
-    per_device_eval_batch_size: Annotated[int, Between(1)] = _option(
+    per_device_eval_batch_size: Annotated[int, Between(1, 65536)] = _option(
         32, "Documents per batch where nothing is trained."
+    )
+    pad_to_max_length: bool = _option(
+        False,
+        "Every batch in one shape: max_length tokens, the most sentences of any document, the full batch size "
+        "(fillers count nothing). Slow on a CPU; TPUs and graph capture like it.",
     )
     mixed_precision: Optional[Literal["no", "fp16", "bf16"]] = _option(
         None, "Without it: what `accelerate config` or `accelerate launch` says."
     )
-    cpu_threads: Annotated[Optional[int], Between(1)] = _option(
+    cpu_threads: Annotated[Optional[int], Between(1, 4096)] = _option(
         None, "Threads of each process on a CPU (without it: all cores, shared among the processes)."
     )
 
@@ -227,10 +237,12 @@ class _EvaluationGroup:
 
     model_path: Optional[str] = _option(None, "The model/ folder of a training run (required).")
     dataset: str = _option(
-        "stories", "'stories' (bundled), a file, or train=FILE,validation=FILE,test=FILE; documents in gold order."
+        "stories", "As for training: 'stories', a file, a folder, a data set on the Hub, or test=SOURCE,..."
     )
+    dataset_config_name: Optional[str] = _option(None, "Which configuration of a data set on the Hub.")
+    dataset_revision: Optional[str] = _option(None, "Which commit, branch or tag of a data set on the Hub.")
     split: Optional[Literal["train", "validation", "test"]] = _option(
-        None, "Which split (without it: test; of a single file the whole file)."
+        None, "Which split (without it: test; of a source without splits all of it)."
     )
     max_eval_documents: Annotated[Optional[int], Between(1)] = _option(None, "Use only the first so many.")
     output_dir: Optional[str] = _option(None, "Also write results.json and predictions.jsonl into this folder.")
@@ -253,11 +265,20 @@ class PredictArguments(CheckedArguments):
     _argument_group_name: ClassVar[str] = "prediction"
 
     model_path: Optional[str] = _option(None, "The model/ folder of a training run (required).")
-    batch_size: Annotated[int, Between(1)] = _option(32, "Documents per pass of the encoder.")
-    cpu_threads: Annotated[Optional[int], Between(1)] = _option(None, "Threads on a CPU (without it: all cores).")
+    batch_size: Annotated[int, Between(1, 65536)] = _option(32, "Documents per pass of the encoder.")
+    cpu_threads: Annotated[Optional[int], Between(1, 4096)] = _option(None, "Threads on a CPU (without it: all cores).")
+    num_best: Annotated[int, Between(1, 100)] = _option(
+        1, "How many orders of each document, best first; above 1 the answer is JSON lines."
+    )
+    score: bool = _option(
+        False, "Rate the order in which the sentences stand instead: Kendall's tau against the predicted one, and more."
+    )
 
     def problems(self) -> list[str]:
-        return _required(self.model_path, "--model_path") + super().problems()
+        found = _required(self.model_path, "--model_path") + super().problems()
+        if self.score and self.num_best > 1:
+            found.append("--num_best: has no meaning with --score, which rates one order.")
+        return found
 
 
 def _required(value: object, flag: str) -> list[str]:

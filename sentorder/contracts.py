@@ -7,7 +7,7 @@ shuffled input, a *position* a place in the gold (or the predicted) order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypedDict
+from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import torch
 from transformers.utils.generic import ModelOutput
@@ -45,6 +45,9 @@ class OrderingOutput(ModelOutput):
     """(B, N): the lower, the earlier."""
     pair_logits: torch.Tensor | None = None
     """(B, N, N), antisymmetric: positive where slot i precedes slot j."""
+    next_slot_logits: torch.Tensor | None = None
+    """(B, N, N): row t scores what comes after the first t sentences of the gold order, -inf for those themselves.
+    Only where positions were given; a loss may look at it, a decoder may not."""
 
 
 class Decoded(NamedTuple):
@@ -66,9 +69,36 @@ class Loss(Protocol):
         ...
 
 
+@runtime_checkable
+class AutoregressiveHead(Protocol):
+    """A head that chooses sentence after sentence; W prefixes per document are handled at once."""
+
+    def first_memory(self, slot_states: torch.Tensor, slot_mask: torch.Tensor, /) -> torch.Tensor:
+        """(B, H) what is remembered before anything is chosen."""
+        ...
+
+    def choices(self, slot_states: torch.Tensor, memories: torch.Tensor, left: torch.Tensor, /) -> torch.Tensor:
+        """(B, W, N) logits of what comes next, given memories (B, W, H) and what is left (B, W, N)."""
+        ...
+
+    def remember(self, slot_states: torch.Tensor, memories: torch.Tensor, slots: torch.Tensor, /) -> torch.Tensor:
+        """(B, W, H) the memories after choosing slots (B, W)."""
+        ...
+
+
 class Decoder(Protocol):
     """Orders from a model's output. A decoder never sees gold positions."""
 
-    def __call__(self, output: OrderingOutput, slot_mask: torch.Tensor, /, k: int = 1) -> list[list[Decoded]]:
+    def __call__(self, output: OrderingOutput, slot_mask: torch.Tensor, /, *, k: int = 1) -> list[list[Decoded]]:
         """For each document up to ``k`` distinct orders, best first."""
+        ...
+
+
+class StepDecoder(Protocol):
+    """A decoder that steps through an autoregressive head; ``SentenceOrderer.decode`` hands the head over."""
+
+    def __call__(
+        self, output: OrderingOutput, slot_mask: torch.Tensor, /, *, k: int = 1, head: AutoregressiveHead
+    ) -> list[list[Decoded]]:
+        """As :class:`Decoder`."""
         ...

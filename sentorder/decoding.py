@@ -7,33 +7,18 @@ lower slot without leaking anything.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from .contracts import Decoded, OrderingOutput
+from .contracts import AutoregressiveHead, Decoded, OrderingOutput
+from .pair_search import RankedOrders, best_orders
 
-EXACT_SENTENCES = 14
-"""Up to here pair decoding is exact: 2^14 subsets; beyond, local search."""
-TABLE_FLOATS = 2**23
-"""The most numbers that one table of the subset search may hold (64 MiB): more documents are decoded in parts."""
-
-
-class RankedOrders(NamedTuple):
-    """Orders of several documents of n sentences, best first."""
-
-    orders: np.ndarray
-    """(B, K, n) slots in order."""
-    scores: np.ndarray
-    """(B, K) what was maximised; -inf where a document has fewer than K orders."""
+BEAMS = 8
+"""Prefixes that beam search keeps of each document, or k if more orders are asked for."""
 
 
-# --- decoders -------------------------------------------------------------------------------------------------------
-
-
-def decode_scores(output: OrderingOutput, slot_mask: torch.Tensor, k: int = 1) -> list[list[Decoded]]:
+def decode_scores(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
     """Sort the sentences by their scores, lowest first.
 
     The further orders for ``k`` > 1 are the next best ones by the sum of score differences over all pairs, of which the
@@ -57,7 +42,7 @@ def decode_scores(output: OrderingOutput, slot_mask: torch.Tensor, k: int = 1) -
     return _by_length(slot_mask, rank)
 
 
-def decode_pairs(output: OrderingOutput, slot_mask: torch.Tensor, k: int = 1) -> list[list[Decoded]]:
+def decode_pairs(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
     """The order with the highest sum of log probabilities of its pairs, exact up to 14 sentences.
 
     The score is that sum. Confidence is the share of sentence pairs that the model expects to be in the right order,
@@ -79,14 +64,84 @@ def decode_pairs(output: OrderingOutput, slot_mask: torch.Tensor, k: int = 1) ->
     return _by_length(slot_mask, rank)
 
 
-def _finite(values: torch.Tensor | None, mask: torch.Tensor) -> np.ndarray:
-    """The values on the CPU; those outside of the mask play no part."""
-    assert values is not None
-    if not torch.isfinite(values[mask]).all():
+@torch.no_grad()
+def decode_choices(
+    output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1, head: AutoregressiveHead
+) -> list[list[Decoded]]:
+    """The orders to which the head gives the highest probability, among those that the beam keeps.
+
+    The score is the log probability of the order. Confidence is how much surer than a guess the choices were: the mean
+    over an order's choices of ``(p - 1/m) / (1 - 1/m)``, where p is the probability of the sentence chosen and m the
+    number of those that were left; 1 where there is nothing to choose.
+
+    Args:
+        output: with ``slot_states``.
+        slot_mask: (B, N).
+        k: how many orders of each document; a document of n sentences has at most n!.
+        head: that made the output.
+    """
+    states = output.slot_states
+    assert states is not None
+    _refuse_non_finite(states[slot_mask])
+    batch, slots = slot_mask.shape
+    width = max(BEAMS, k)
+    counts = slot_mask.sum(dim=1)
+    rows = torch.arange(batch, device=states.device)[:, None]
+
+    memories = head.first_memory(states, slot_mask)[:, None]  # one prefix, the empty one
+    left = slot_mask[:, None].clone()
+    scores = torch.zeros(batch, 1, device=states.device)
+    surplus = torch.zeros(batch, 1, device=states.device)  # summed confidence of the choices
+    orders = torch.zeros(batch, 1, slots, dtype=torch.long, device=states.device)
+    for step in range(slots):
+        logits = head.choices(states, memories, left).float()
+        log_p = torch.log_softmax(logits, dim=-1)
+        # A document that is complete has one candidate per prefix, itself.
+        complete = (counts <= step)[:, None, None]
+        stay = torch.full_like(log_p, -torch.inf)
+        stay[..., 0] = 0.0
+        log_p = torch.where(complete, stay, log_p)
+        guess = 1.0 / (counts - step).clamp(min=2)[:, None, None]
+        gain = torch.where((counts - step > 1)[:, None, None], (log_p.exp() - guess) / (1 - guess), 0.0)
+
+        candidates = (scores[:, :, None] + log_p).flatten(1)
+        scores, best = candidates.topk(min(width, candidates.shape[1]), dim=1)
+        prefix, slot = best // slots, best % slots
+        surplus = surplus[rows, prefix] + gain[rows, prefix, slot]
+        orders, left, memories = orders[rows, prefix], left[rows, prefix], memories[rows, prefix]
+        orders[:, :, step] = slot
+        left = left & ~torch.nn.functional.one_hot(slot, slots).bool()
+        if step + 1 < slots:
+            memories = head.remember(states, memories, slot)
+
+    choices = (counts - 1).clamp(min=1)[:, None]
+    confidence = torch.where(counts[:, None] > 1, (surplus / choices).clamp(0.0, 1.0), 1.0)
+    found = zip(orders.tolist(), scores.tolist(), confidence.tolist(), counts.tolist(), strict=True)
+    return [
+        [
+            Decoded(order[:n], score, certainty)
+            for order, score, certainty in list(zip(*ranking, strict=True))[:k]
+            if score > -torch.inf
+        ]
+        for *ranking, n in found
+    ]
+
+
+# --- the parts -------------------------------------------------------------------------------------------------------
+
+
+def _refuse_non_finite(values: torch.Tensor) -> None:
+    if not torch.isfinite(values).all():
         raise FloatingPointError(
             "The model's output is infinite or not a number, so it has no order: its weights are spoilt. Train with a "
             "lower learning rate."
         )
+
+
+def _finite(values: torch.Tensor | None, mask: torch.Tensor) -> np.ndarray:
+    """The values on the CPU; those outside of the mask play no part."""
+    assert values is not None
+    _refuse_non_finite(values[mask])
     found: np.ndarray = values.detach().float().cpu().numpy()
     return found
 
@@ -114,138 +169,3 @@ def _by_length(
                 if np.isfinite(score)
             ]
     return results
-
-
-# --- the best orders of a pair matrix -------------------------------------------------------------------------------
-
-
-def best_orders(pair_scores: np.ndarray, k: int = 1) -> RankedOrders:
-    """The k orders with the highest sum of ``pair_scores[i, j]`` over all pairs in which i comes before j.
-
-    Exact up to ``EXACT_SENTENCES`` by dynamic programming over subsets (Held and Karp, 1962; for the linear ordering
-    problem); beyond that by :func:`search_orders`.
-
-    Args:
-        pair_scores: (B, n, n); the diagonal plays no part.
-        k: how many orders, at least 1.
-
-    Returns:
-        At most min(k, n!) orders per document.
-    """
-    pair_scores = np.asarray(pair_scores, dtype=np.float64)
-    documents, n = pair_scores.shape[:2]
-    if n > EXACT_SENTENCES:
-        return search_orders(pair_scores, k)
-    chunk = max(1, TABLE_FLOATS // (2**n * max(n, k)))
-    parts = [_exact_orders(pair_scores[start : start + chunk], k) for start in range(0, documents, chunk)]
-    return RankedOrders(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-@lru_cache(maxsize=EXACT_SENTENCES + 1)
-def _layers(n: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For each size 1..n: the subsets of that size (S,), their members (S, size), and the subsets without each."""
-    subsets = np.arange(1, 2**n)
-    member = (subsets[:, None] >> np.arange(n)) & 1
-    sizes = member.sum(axis=1)
-    layers = []
-    for size in range(1, n + 1):
-        of_size = subsets[sizes == size]
-        members = np.nonzero(member[sizes == size])[1].reshape(len(of_size), size)
-        layers.append((of_size, members, of_size[:, None] ^ (1 << members)))
-    return layers
-
-
-def _exact_orders(pair_scores: np.ndarray, k: int) -> RankedOrders:
-    documents, n = pair_scores.shape[:2]
-    # gain[:, j, S]: what placing j behind the set S earns, the sum of pair_scores[i, j] over i in S.
-    gain = np.zeros((documents, n, 2**n))
-    for i in range(n):
-        gain[:, :, 2**i : 2 ** (i + 1)] = gain[:, :, : 2**i] + pair_scores[:, i, :, None]
-    # best[:, S, r]: the r-th best sum over orders of the set S; last and rank say how it was reached.
-    best = np.full((documents, 2**n, k), -np.inf)
-    best[:, 0, 0] = 0.0
-    last = np.zeros((documents, 2**n, k), dtype=np.int8)
-    rank = np.zeros((documents, 2**n, k), dtype=np.int32)
-    for subsets, members, without in _layers(n):
-        candidates = best[:, without] + gain[:, members, without][..., None]  # (documents, subsets, members, k)
-        candidates = candidates.reshape(documents, len(subsets), -1)
-        if k == 1:
-            choice = candidates.argmax(axis=2)[..., None]
-        else:
-            choice = np.argsort(-candidates, axis=2, kind="stable")[..., :k]
-        width = choice.shape[2]
-        best[:, subsets, :width] = np.take_along_axis(candidates, choice, axis=2)
-        last[:, subsets, :width] = members[np.arange(len(subsets))[None, :, None], choice // k]
-        rank[:, subsets, :width] = choice % k
-    # Walk back from the full set.
-    everything = 2**n - 1
-    row = np.arange(documents)[:, None]
-    subset = np.full((documents, k), everything)
-    place = np.broadcast_to(np.arange(k), (documents, k))
-    orders = np.zeros((documents, k, n), dtype=np.int64)
-    for position in range(n - 1, -1, -1):
-        chosen = last[row, subset, place].astype(np.int64)
-        orders[:, :, position] = chosen
-        subset, place = subset ^ (1 << chosen), rank[row, subset, place]
-    return RankedOrders(orders, best[:, everything])
-
-
-def search_orders(pair_scores: np.ndarray, k: int = 1) -> RankedOrders:
-    """A good order of many sentences: Borda's order, then the best insertion until none helps.
-
-    An insertion takes one sentence out and puts it back elsewhere; a round of trying all of them is O(n^2). The further
-    orders for ``k`` > 1 are the best ones that are one insertion away from the result.
-
-    Args:
-        pair_scores: (B, n, n), any n.
-        k: how many orders, at least 1.
-    """
-    pair_scores = np.asarray(pair_scores, dtype=np.float64)
-    found = [_search_one(matrix, k) for matrix in pair_scores]
-    width = max(len(scores) for _, scores in found)
-    orders = np.stack([np.concatenate([o, np.repeat(o[:1], width - len(o), axis=0)]) for o, _ in found])
-    scores = np.stack([np.concatenate([s, np.full(width - len(s), -np.inf)]) for _, s in found])
-    return RankedOrders(orders, scores)
-
-
-def _search_one(pair_scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    n = len(pair_scores)
-    excess = pair_scores - pair_scores.T
-    order = np.argsort(-excess.sum(axis=1), kind="stable")
-    while True:
-        changes = _insertion_changes(excess[np.ix_(order, order)])
-        source, target = divmod(int(changes.argmax()), n)
-        if changes[source, target] <= 1e-9:
-            break
-        order = _moved(order, source, target)
-    total = pair_scores[np.ix_(order, order)][np.triu_indices(n, 1)].sum()
-    orders, scores = [order], [total]
-    seen = {order.tobytes()}
-    for flat in np.argsort(-changes, axis=None, kind="stable"):
-        if len(orders) == k:
-            break
-        source, target = divmod(int(flat), n)
-        neighbour = _moved(order, source, target)
-        if neighbour.tobytes() not in seen:
-            seen.add(neighbour.tobytes())
-            orders.append(neighbour)
-            scores.append(total + changes[source, target])
-    return np.stack(orders), np.asarray(scores)
-
-
-def _insertion_changes(excess: np.ndarray) -> np.ndarray:
-    """(n, n) the change of the sum when the sentence at place s moves to place t; excess is in the present order."""
-    n = len(excess)
-    # Moving s back past a sentence j in between earns excess[j, s]; moving it forward past j earns excess[s, j].
-    past = np.cumsum(np.pad(excess, ((0, 0), (1, 0))), axis=1)  # past[s, t] = sum of excess[s, :t]
-    places = np.arange(n)
-    backward = -(past[:, 1:] - past[places, places + 1][:, None])  # t > s: minus the sum over s < j <= t
-    forward = past[places, places][:, None] - past[:, :-1]  # t < s: the sum over t <= j < s
-    changes: np.ndarray = np.where(places[None, :] > places[:, None], backward, forward)
-    np.fill_diagonal(changes, 0.0)
-    return changes
-
-
-def _moved(order: np.ndarray, source: int, target: int) -> np.ndarray:
-    rest = np.delete(order, source)
-    return np.insert(rest, target, order[source])

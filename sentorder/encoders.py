@@ -176,10 +176,13 @@ def encoder_from_config(config: Any) -> PreTrainedModel:
 
 
 def load_tokenizer(source: str | os.PathLike[str]) -> Any:
-    """A tokenizer that neither pads nor cuts, whatever its file says.
+    """A tokenizer that neither pads nor cuts, whatever its file says, and that has a cls and a padding token.
+
+    One without a cls token gets ``[CLS]``, a new token whose embedding :func:`add_missing_embeddings` makes. One
+    without a padding token pads with its end token (as GPT-2's must): what stands there is masked anyway.
 
     Raises:
-        UserError: if there is none, or it lacks the cls token that marks sentences or the padding token.
+        UserError: if there is none.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -189,15 +192,40 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
     if backend is not None:  # MiniLM's file pads and cuts to 128
         backend.no_truncation()
         backend.no_padding()
-    for name in ("cls", "pad"):
-        if getattr(tokenizer, f"{name}_token_id") is None:
-            raise UserError(
-                f"{source}: its tokenizer has no {name} token, which sentorder needs; choose another encoder or give "
-                "a tokenizer that has one with --tokenizer_name."
-            )
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files
         raise UserError(f"{source}: holds no tokenizer files; name where they are with --tokenizer_name.")
+    if tokenizer.cls_token_id is None:
+        tokenizer.add_special_tokens({"cls_token": "[CLS]"})
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.cls_token
     return tokenizer
+
+
+def add_missing_embeddings(encoder: PreTrainedModel, tokenizer: Any) -> None:
+    """Make room for a marker that :func:`load_tokenizer` added; it begins as the mean of all tokens.
+
+    Args:
+        encoder: its embedding table grows if it has no spare row for the marker.
+        tokenizer: of the encoder.
+
+    Raises:
+        UserError: if the tokenizer has more tokens that the encoder does not know.
+    """
+    table: Any = encoder.get_input_embeddings()
+    marker = tokenizer.cls_token_id
+    added = marker in tokenizer.added_tokens_decoder and marker == len(tokenizer) - 1
+    known = table.num_embeddings
+    if len(tokenizer) > known + added:
+        raise UserError(
+            f"The tokenizer has {len(tokenizer)} tokens, the encoder knows only {known}; take the encoder's own "
+            "tokenizer (--tokenizer_name)."
+        )
+    if marker >= known:
+        with torch.no_grad():
+            mean = table.weight.mean(dim=0)
+            encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            table = encoder.get_input_embeddings()
+            table.weight[marker] = mean
 
 
 def window_length(encoder: PreTrainedModel, tokenizer: Any) -> int:

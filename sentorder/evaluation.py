@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +17,16 @@ from .arguments import EvaluationArguments
 from .checkpoint import write_json, write_json_lines
 from .command_line import parse_arguments, run_command
 from .contracts import Batch, OrderingOutput
-from .data.collation import ordering_loader
-from .data.formats import is_single_file, load_split, to_dataset
+from .data.collation import Shape, ordering_loader
+from .data.formats import to_dataset
 from .data.sampling import GlobalPlan
+from .data.sources import load_split
 from .data.tokenization import describe_cuts, tokenize
 from .errors import UserError
+from .inference import SHUFFLE_SEED
 from .loop import evaluation_records
-from .methods import Method
-from .metrics import ordering_metrics, positions_of
-from .modeling import SHUFFLE_SEED, SentenceOrderer
+from .metrics import in_source_order, ordering_metrics, positions_of
+from .modeling import SentenceOrderer
 from .runtime import accelerator_for
 from .tracking import progress
 
@@ -60,12 +61,12 @@ class Evaluation:
         ]
 
 
-def records_of(method: Method) -> Callable[[OrderingOutput, Batch], list[OrderingRecord]]:
-    """What to record of a batch under a method: the decoded order, the loss, the scores."""
+def records_of(model: SentenceOrderer) -> Callable[[OrderingOutput, Batch], list[OrderingRecord]]:
+    """What to record of a batch: the decoded order, the loss, the scores."""
 
     def records(output: OrderingOutput, batch: Batch) -> list[OrderingRecord]:
-        decoded = method.decoder(output, batch["slot_mask"])
-        losses = method.loss(output, batch).tolist()
+        decoded = model.decode(output, batch["slot_mask"])
+        losses = model.method.loss(output, batch).tolist()
         scores = [[] for _ in losses] if output.scores is None else output.scores.tolist()
         sources, documents = batch["positions"].tolist(), batch["document_ids"].tolist()
         return [
@@ -83,35 +84,55 @@ def records_of(method: Method) -> Callable[[OrderingOutput, Batch], list[Orderin
 
 
 def evaluation_loader(
-    accelerator: Accelerator, model: SentenceOrderer, table: Dataset, batch_size: int, num_workers: int = 0
+    accelerator: Accelerator,
+    model: SentenceOrderer,
+    table: Dataset,
+    batch_size: int,
+    *,
+    num_workers: int = 0,
+    shape: Shape | None = None,
 ) -> Any:
-    """A prepared loader over a tokenised table, every document once, of like length together."""
+    """A prepared loader over a tokenised table, every document once, of like length together.
+
+    With a ``shape`` all batches have that one, and ``batch_size`` documents (fillers have weight 0).
+    """
     processes = accelerator.num_processes
-    plan = GlobalPlan(table["length"][:], batch_size * processes, micro_batches=processes)
-    collator = model.collator(seed=SHUFFLE_SEED)
+    plan = GlobalPlan(table["length"][:], batch_size * processes, micro_batches=processes, same_size=shape is not None)
+    collator = model.collator(seed=SHUFFLE_SEED, shape=shape)
     return accelerator.prepare(ordering_loader(table, plan, collator, num_workers=num_workers))
 
 
+def one_shape(tables: Iterable[Dataset], max_length: int) -> Shape:
+    """What every batch of these tables fits into."""
+    return Shape(max_length, max(len(sentences) for table in tables for sentences in table["sentences"]))
+
+
 def evaluate(
-    accelerator: Accelerator, model: nn.Module, loader: Any, documents: int, *, description: str = "evaluating"
+    accelerator: Accelerator, model: nn.Module, loader: Any, table: Dataset, *, description: str = "evaluating"
 ) -> Evaluation:
     """Order every document of a loader once and score the orders; every process gets the same result.
+
+    Sentences that occur twice in a document are interchangeable: their order among themselves is no error.
 
     Args:
         accelerator: whose processes share the work.
         model: a :class:`SentenceOrderer`, prepared or not.
         loader: from :func:`evaluation_loader`.
-        documents: how many there are, to be sure that none was lost or counted twice.
+        table: that the loader reads, to know which sentences are alike and that no document was lost.
         description: for the progress bar.
 
     Raises:
         RuntimeError: if a document was lost or counted twice.
     """
-    method = accelerator.unwrap_model(model).method
-    records = evaluation_records(accelerator, model, progress(loader, description, accelerator), records_of(method))
+    bare = accelerator.unwrap_model(model)
+    records = evaluation_records(accelerator, model, progress(loader, description, accelerator), records_of(bare))
     records.sort()
-    if [record.document for record in records] != list(range(documents)):
-        raise RuntimeError(f"{documents} documents were to be evaluated, {len(records)} came back.")
+    if [record.document for record in records] != list(range(len(table))):
+        raise RuntimeError(f"{len(table)} documents were to be evaluated, {len(records)} came back.")
+    records = [
+        record._replace(order=in_source_order(record.order, sentences))
+        for record, sentences in zip(records, table["sentences"], strict=True)
+    ]
     scores = ordering_metrics(
         (positions_of(record.order) for record in records), (np.arange(len(record.order)) for record in records)
     )
@@ -137,7 +158,13 @@ def main() -> None:
         program="python -m sentorder.evaluation",
         description="Score a model on documents whose order is known.",
     )
-    documents = load_split(arguments.dataset, arguments.split)[: arguments.max_eval_documents]
+    documents, notes = load_split(
+        arguments.dataset,
+        arguments.split,
+        config=arguments.dataset_config_name,
+        revision=arguments.dataset_revision,
+    )
+    documents = documents[: arguments.max_eval_documents]
     folder = None if arguments.output_dir is None else Path(arguments.output_dir)
     if folder is not None:
         if (folder / "arguments.yaml").exists():
@@ -149,16 +176,12 @@ def main() -> None:
     with accelerator_for(mixed_precision=arguments.mixed_precision, cpu_threads=arguments.cpu_threads) as accelerator:
         model = SentenceOrderer.from_pretrained(str(arguments.model_path)).to(accelerator.device)
         table = tokenize(to_dataset(documents), model.tokenizer, model.config.max_length)
-        loader = evaluation_loader(accelerator, model, table, arguments.per_device_eval_batch_size)
-        result = evaluate(accelerator, accelerator.prepare_model(model, evaluation_mode=True), loader, len(table))
+        shape = one_shape([table], model.config.max_length) if arguments.pad_to_max_length else None
+        loader = evaluation_loader(accelerator, model, table, arguments.per_device_eval_batch_size, shape=shape)
+        result = evaluate(accelerator, accelerator.prepare_model(model, evaluation_mode=True), loader, table)
         if accelerator.is_main_process:
             print(describe_scores(result.scores))
-            notes = [describe_cuts(table)]
-            if arguments.split is None and is_single_file(arguments.dataset):
-                notes.append(
-                    "this is the whole file; if the model was trained on it, --split test is what it never saw."
-                )
-            for note in filter(None, notes):
+            for note in filter(None, [*notes, describe_cuts(table)]):
                 print(f"note: {note}", file=sys.stderr)
             if folder is not None:
                 write_json(folder / "results.json", result.scores)

@@ -71,6 +71,7 @@ def train_steps(
     max_grad_norm: float | None = 1.0,
     forward: Forward = call_model,
     weights_of: Callable[[Any], torch.Tensor] = example_weights,
+    check_finite_every: int = 1,
 ) -> Iterator[Step]:
     """Train, and yield once per optimizer step; ``break`` ends the training cleanly.
 
@@ -89,12 +90,16 @@ def train_steps(
         max_grad_norm: what the norm of the gradient is clipped to; None or 0 for no clipping.
         forward: how a batch goes through the model.
         weights_of: ``batch -> (B,)`` what each example counts.
+        check_finite_every: how many steps may pass before the host waits for the device to learn whether all of them
+            were finite. Above 1 the optimizer itself must be able to skip a step on the device, as the fused ones are;
+            with another one the host waits at each step.
 
     Raises:
         NonFiniteError: before the optimizer step that a non-finite loss or gradient would have spoilt.
         ValueError: if ``loss_fn`` gives something else than one value per example, or the loader is empty.
     """
     number, epoch = 0, 0
+    guard = _FiniteGuard(accelerator, optimizer, check_finite_every)
     optimizer.zero_grad()
     while number < max_steps:
         if hasattr(train_loader, "set_epoch"):
@@ -117,7 +122,7 @@ def train_steps(
                     loss_sum = loss_sum + loss.detach()
                 gradient_norm = _clip(accelerator, model, max_grad_norm)
                 loss_mean = _total(accelerator, loss_sum)
-                _check_finite(accelerator, number + 1, loss_mean, gradient_norm)
+                guard.check(number + 1, loss_mean, gradient_norm, wait=number + 1 == max_steps)
                 learning_rate = optimizer.param_groups[0]["lr"]
                 optimizer.step()
                 if scheduler is not None and not accelerator.optimizer_step_was_skipped:
@@ -222,14 +227,32 @@ def _clip(accelerator: Accelerator, model: nn.Module, max_grad_norm: float | Non
     return torch.as_tensor(norm)
 
 
-def _check_finite(accelerator: Accelerator, number: int, loss: torch.Tensor, gradient_norm: torch.Tensor) -> None:
-    """Loss and norm are the same on every process, so that all of them stop. In fp16 the scaler deals with overflow.
+class _FiniteGuard:
+    """Keeps a loss or gradient that is not finite from the weights, and says so by an error.
 
-    This waits for the device once per step, which on a GPU keeps the next step from being queued early.
+    Loss and norm are the same on every process, so that all of them stop. In fp16 the scaler deals with overflow.
     """
-    finite = torch.isfinite(loss) & (accelerator.scaler is not None or torch.isfinite(gradient_norm))
-    if not finite:
-        raise NonFiniteError(
-            f"Step {number}: the loss is {loss.item():g} and the norm of the gradient {gradient_norm.item():g}. It "
-            "did not reach the weights. Try a lower learning rate, clipping or more warm-up."
-        )
+
+    def __init__(self, accelerator: Accelerator, optimizer: torch.optim.Optimizer, every: int) -> None:
+        self.scaled = accelerator.scaler is not None
+        self.optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # the one that Accelerate has wrapped
+        skips = getattr(self.optimizer, "_step_supports_amp_scaling", False) and not self.scaled
+        self.every = every if skips else 1
+        # Number, loss and gradient norm of the first step that was not finite; zeros as long as all were.
+        self.failed = torch.zeros(3, device=accelerator.device)
+
+    def check(self, number: int, loss: torch.Tensor, gradient_norm: torch.Tensor, *, wait: bool) -> None:
+        """Look at a step before the optimizer makes it; the host waits every so many steps, or where told to."""
+        finite = torch.isfinite(loss) & (self.scaled or torch.isfinite(gradient_norm))
+        fine = (self.failed[0] > 0) | finite
+        here = torch.stack([torch.full_like(loss, number), loss, gradient_norm.to(loss)])
+        self.failed = torch.where(fine, self.failed, here)
+        if self.every > 1:
+            # A fused optimizer reads this on the device and leaves the weights alone, from the first failure on.
+            self.optimizer.found_inf = (self.failed[0] > 0).float()
+        if (number % self.every == 0 or wait) and self.failed[0] > 0:
+            failed, loss_then, norm_then = self.failed.tolist()
+            raise NonFiniteError(
+                f"Step {failed:.0f}: the loss is {loss_then:g} and the norm of the gradient {norm_then:g}. It did not "
+                "reach the weights. Try a lower learning rate, clipping or more warm-up."
+            )

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from .backbones import JointBackbone
-from .contracts import Decoder, Loss
+from .contracts import Decoder, Loss, StepDecoder
 from .data.collation import JointCollator
-from .decoding import decode_pairs, decode_scores
+from .decoding import decode_choices, decode_pairs, decode_scores
 from .errors import UserError
-from .heads import PairHead, ScoreHead
-from .losses import pairwise_logistic, squared_error
+from .heads import PairHead, PointerHead, ScoreHead
+from .losses import next_slot_cross_entropy, next_slot_log_likelihood, pairwise_logistic, squared_error
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,10 @@ class Method:
     head: Callable[[int, float], nn.Module]
     """(hidden size, dropout) -> what turns states into scores or logits."""
     loss: Loss
-    decoder: Decoder
+    decoder: Decoder | StepDecoder
     reference: str
+    log_likelihood: Loss | None = None
+    """(output, batch) -> (B,) log probability of the order that ``positions`` give, where the method has one."""
 
 
 METHODS: dict[str, Method] = {
@@ -50,6 +52,16 @@ METHODS: dict[str, Method] = {
         pairwise_logistic,
         decode_pairs,
         "Burges et al., RankNet (ICML 2005); pairs as in Prabhumoye et al., B-TSort (ACL 2020), in one pass",
+    ),
+    "pointer": Method(
+        "sentence after sentence from those that are left, cross-entropy of the choices, beam search",
+        JointCollator,
+        JointBackbone,
+        PointerHead,
+        next_slot_cross_entropy,
+        decode_choices,
+        "Vinyals et al., Pointer Networks (NeurIPS 2015); Logeswaran et al., Sentence Ordering (AAAI 2018)",
+        next_slot_log_likelihood,
     ),
 }
 

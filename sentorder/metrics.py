@@ -31,6 +31,23 @@ def positions_of(order: Positions) -> np.ndarray:
     return positions
 
 
+def in_source_order(order: Sequence[int], sentences: Sequence[str]) -> list[int]:
+    """The same order with sentences that are alike put as they stand in the source: which copy is which is no matter.
+
+    ``in_source_order([2, 1, 0], ["Knock.", "Who?", "Knock."]) == [0, 1, 2]``
+
+    Args:
+        order: (n,) indices into ``sentences``, a permutation.
+        sentences: (n,) of the document, in the order of the source.
+    """
+    if len(set(sentences)) == len(sentences):
+        return list(order)
+    copies: dict[str, list[int]] = {}
+    for index in range(len(sentences) - 1, -1, -1):
+        copies.setdefault(sentences[index], []).append(index)
+    return [copies[sentences[index]].pop() for index in order]
+
+
 def _pair(positions: Positions, gold: Positions) -> tuple[np.ndarray, np.ndarray]:
     predicted, true = np.asarray(positions), np.asarray(gold)
     if predicted.shape != true.shape or predicted.ndim != 1 or len(predicted) == 0:

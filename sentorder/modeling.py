@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, cast, get_args
 
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from .backbones import Pooling
 from .checkpoint import MODEL_TYPE, check_is_orderer, is_orderer
-from .contracts import OrderingOutput
-from .data.collation import EncodedDocument, JointCollator, shuffle_slots
-from .data.sampling import GlobalPlan
-from .data.tokenization import describe_cuts, encode_documents
+from .contracts import AutoregressiveHead, Decoded, Decoder, OrderingOutput, StepDecoder
+from .data.collation import JointCollator, Shape
 from .encoders import (
+    add_missing_embeddings,
     encoder_from_config,
     load_encoder,
     load_tokenizer,
@@ -25,14 +22,11 @@ from .encoders import (
     window_length,
 )
 from .errors import UserError
+from .inference import OrderingMixin
 from .methods import get_method
-
-logger = logging.getLogger("sentorder")
 
 FORMAT_VERSION = 1
 """Raised when older code could no longer read a checkpoint rightly."""
-SHUFFLE_SEED = 0
-"""Of the shuffle that documents get before they are ordered or scored: one for all runs, so that scores compare."""
 
 
 class SentenceOrdererConfig(PreTrainedConfig):
@@ -62,18 +56,7 @@ class SentenceOrdererConfig(PreTrainedConfig):
     label_convention: str = "position 0 is the first sentence"
 
 
-class Ordered(NamedTuple):
-    """A predicted order of one document."""
-
-    order: list[int]
-    """Indices into the sentences as they were given, in predicted order."""
-    sentences: list[str]
-    """The sentences in that order."""
-    confidence: float
-    """0 (a guess) to 1 (certain); what it measures depends on the method, see ``decoding.py``."""
-
-
-class SentenceOrderer(PreTrainedModel):
+class SentenceOrderer(OrderingMixin, PreTrainedModel):
     """Restores the order of shuffled sentences.
 
     ``SentenceOrderer.from_pretrained(folder).order([["Then it rained.", "The sky was blue."]])``
@@ -114,11 +97,28 @@ class SentenceOrderer(PreTrainedModel):
     ) -> OrderingOutput:
         """Encode a batch; shapes as in :class:`~sentorder.contracts.Batch`.
 
-        ``positions``, ``document_ids`` and ``weights`` play no part: they are taken so that ``model(**batch)`` works.
+        ``positions`` only teach an autoregressive head; ``document_ids`` and ``weights`` play no part and are taken so
+        that ``model(**batch)`` works.
         """
         slot_states = self.backbone(input_ids, attention_mask, token_slots, slot_mask)
-        output: OrderingOutput = self.head(slot_states, slot_mask)
+        output: OrderingOutput = self.head(slot_states, slot_mask, positions)
         return output
+
+    def collator(self, *, seed: int, with_positions: bool = True, shape: Shape | None = None) -> JointCollator:
+        """The collator that makes this model's inputs; see :class:`~sentorder.data.collation.JointCollator`."""
+        return self.method.inputs(
+            self.tokenizer.cls_token_id,
+            self.tokenizer.pad_token_id,
+            seed=seed,
+            with_positions=with_positions,
+            shape=shape,
+        )
+
+    def decode(self, output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
+        """The k best orders of each document, by the decoder of the model's method."""
+        if isinstance(self.head, AutoregressiveHead):
+            return cast(StepDecoder, self.method.decoder)(output, slot_mask, k=k, head=self.head)
+        return cast(Decoder, self.method.decoder)(output, slot_mask, k=k)
 
     # --- making, saving and loading ---------------------------------------------------------------------------------
 
@@ -152,13 +152,7 @@ class SentenceOrderer(PreTrainedModel):
         source = resolve_encoder(name_or_path)
         tokenizer = load_tokenizer(tokenizer_name or source.path)
         encoder = load_encoder(source.path, dropout=dropout)
-        embeddings: Any = encoder.get_input_embeddings()
-        vocabulary = embeddings.num_embeddings
-        if len(tokenizer) > vocabulary:
-            raise UserError(
-                f"--tokenizer_name {tokenizer_name}: has {len(tokenizer)} tokens, the encoder {source.name} knows only "
-                f"{vocabulary}; take the encoder's own tokenizer."
-            )
+        add_missing_embeddings(encoder, tokenizer)
         window = window_length(encoder, tokenizer)
         if max_length is not None and max_length > window:
             raise UserError(f"--max_length {max_length}: the encoder {source.name} takes at most {window} tokens.")
@@ -221,70 +215,10 @@ class SentenceOrderer(PreTrainedModel):
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
 
-    # --- use --------------------------------------------------------------------------------------------------------
-
-    def collator(self, *, seed: int, with_positions: bool = True) -> JointCollator:
-        """The collator that makes this model's inputs."""
-        return self.method.inputs(
-            self.tokenizer.cls_token_id, self.tokenizer.pad_token_id, seed=seed, with_positions=with_positions
-        )
-
-    def order(self, documents: Sequence[Sequence[str]], *, batch_size: int = 32) -> list[Ordered]:
-        """Order the sentences of each document.
-
-        What a document comes out as does not depend on the order in which its sentences are given: they are shuffled
-        by their content first. (Sentences that are the same to the tokenizer are told apart by where they stood.)
-
-        Args:
-            documents: the sentences of each document, in any order.
-            batch_size: documents per pass of the encoder.
-
-        Raises:
-            UserError: for a document that is not a list of sentences with something in each, or has too many.
-        """
-        documents = [_checked(document, number) for number, document in enumerate(documents)]
-        results: dict[int, Ordered] = {}
-        for index, ordered in self.iter_order(documents, batch_size=batch_size):
-            results[index] = ordered
-        return [results[index] for index in range(len(documents))]
-
-    @torch.no_grad()
-    def iter_order(self, documents: Sequence[Sequence[str]], *, batch_size: int = 32) -> Iterator[tuple[int, Ordered]]:
-        """Like :meth:`order`, but yields ``(index, ordered)`` as the batches are done, longest documents first."""
-        if not documents:
-            return
-        was_training = self.training
-        self.eval()
-        try:
-            columns = encode_documents(documents, self.tokenizer, self.config.max_length)
-            cuts = describe_cuts(columns)
-            if cuts:
-                logger.warning(cuts)
-            collate = self.collator(seed=SHUFFLE_SEED, with_positions=False)
-            for planned in GlobalPlan(columns["length"], batch_size):
-                items = [EncodedDocument(document, columns["sentence_ids"][document.row]) for document in planned]
-                batch = {name: tensor.to(self.device) for name, tensor in collate(items).items()}  # type: ignore[attr-defined]
-                decoded = self.method.decoder(self(**batch), batch["slot_mask"])
-                for item, (best, *_) in zip(items, decoded, strict=True):
-                    sources = shuffle_slots(item.sentence_ids, SHUFFLE_SEED, item.planned.epoch)
-                    order = [sources[slot] for slot in best.order]
-                    sentences = documents[item.planned.row]
-                    yield item.planned.row, Ordered(order, [sentences[i] for i in order], best.confidence)
-        finally:
-            self.train(was_training)
-
 
 def _portable(encoder_config: PreTrainedConfig) -> dict[str, Any]:
     """The encoder's configuration without the path of the machine that it was loaded on."""
     return {name: value for name, value in encoder_config.to_dict().items() if name != "_name_or_path"}
-
-
-def _checked(document: Sequence[str], number: int) -> list[str]:
-    if isinstance(document, str) or not all(isinstance(sentence, str) for sentence in document):
-        raise UserError(f"documents[{number}]: a document is a list of sentences, each a string.")
-    if len(document) == 0 or not all(sentence.strip() for sentence in document):
-        raise UserError(f"documents[{number}]: has an empty sentence or none at all.")
-    return list(document)
 
 
 def load_for_training(

@@ -1,13 +1,17 @@
-"""Order the sentences of new texts: ``python -m sentorder.predict --model_path runs/1/model [FILE]``."""
+"""Order the sentences of new texts, or rate the order in which they stand.
+
+``python -m sentorder.predict --model_path runs/1/model [FILE]``, with ``--score`` for the rating.
+"""
 
 from __future__ import annotations
 
 import argparse
 import io
 import json
+import math
 import sys
-from collections.abc import Iterable
-from typing import IO, Literal
+from collections.abc import Iterable, Sequence
+from typing import IO, Literal, TypeVar
 
 import torch
 import transformers
@@ -17,7 +21,8 @@ from .checkpoint import check_is_orderer
 from .command_line import parse_arguments, run_command
 from .data.formats import Document, open_text, parse_documents
 from .errors import UserError
-from .modeling import Ordered, SentenceOrderer
+from .inference import Coherence, Ordered
+from .modeling import SentenceOrderer
 from .tracking import progress_bar
 
 
@@ -33,6 +38,7 @@ def read_blocks(lines: Iterable[str]) -> list[list[str]]:
 
 
 Layout = Literal["text", "json", "<eos>", "tab"]
+Result = TypeVar("Result")
 
 
 def read_input(stream: IO[str], name: str) -> tuple[list[Document], Layout]:
@@ -55,24 +61,59 @@ def read_input(stream: IO[str], name: str) -> tuple[list[Document], Layout]:
     }
     for layout, found in signs.items():
         if found:
-            return list(parse_documents(io.StringIO(text), name, at_least=1)), layout
+            documents = list(parse_documents(io.StringIO(text), name))
+            for document in documents:
+                if not document.sentences or not all(sentence.strip() for sentence in document.sentences):
+                    raise UserError(f"{document.origin}: has an empty sentence or none at all; repair or remove it.")
+            return documents, layout
     blocks = read_blocks(io.StringIO(text))
     if not blocks:
         raise UserError(f"{name}: there is no text. Give one sentence per line and a blank line between documents.")
-    return [Document(str(number), block) for number, block in enumerate(blocks, start=1)], "text"
+    numbered = enumerate(blocks, start=1)
+    return [Document(str(number), block, origin=f"{name}, document {number}") for number, block in numbered], "text"
 
 
-def format_result(document: Document, ordered: Ordered, layout: Layout) -> str:
-    """The ordered document in the layout in which it came."""
-    if layout != "json":
-        return {"text": "\n", "<eos>": " <eos> ", "tab": "\t"}[layout].join(ordered.sentences)
+def format_orders(document: Document, orders: Sequence[Ordered], layout: Layout) -> str:
+    """The best order in the layout in which the document came; several orders as JSON."""
+    best = orders[0]
+    if len(orders) == 1 and layout != "json":
+        return {"text": "\n", "<eos>": " <eos> ", "tab": "\t"}[layout].join(best.sentences)
     row = {
         "id": document.id,
-        "order": ordered.order,
-        "confidence": round(ordered.confidence, 4),
-        "sentences": ordered.sentences,
+        "order": best.order,
+        "confidence": round(best.confidence, 4),
+        "sentences": best.sentences,
     }
+    if len(orders) > 1:
+        row["orders"] = [
+            {"order": found.order, "confidence": round(found.confidence, 4), "score": round(found.score, 4)}
+            for found in orders
+        ]
     return json.dumps(row, ensure_ascii=False)
+
+
+def format_scores(documents: Sequence[Document], scores: Sequence[Coherence], layout: Layout) -> str:
+    """One JSON line per document for JSON, else one row per document of a tab-separated table."""
+    if layout == "json":
+        return "\n".join(
+            json.dumps(
+                {
+                    "id": document.id,
+                    "tau": None if math.isnan(score.tau) else round(score.tau, 4),
+                    "log_likelihood": None if score.log_likelihood is None else round(score.log_likelihood, 4),
+                    "confidence": round(score.confidence, 4),
+                    "order": score.order,
+                },
+                ensure_ascii=False,
+            )
+            for document, score in zip(documents, scores, strict=True)
+        )
+    rows = [("tau", "log_likelihood", "confidence", "document")]
+    for document, score in zip(documents, scores, strict=True):
+        figures = (score.tau, math.nan if score.log_likelihood is None else score.log_likelihood, score.confidence)
+        written = ("-" if math.isnan(figure) else f"{figure:.4f}" for figure in figures)
+        rows.append((*written, document.sentences[0].replace("\t", " ")))  # type: ignore[arg-type]
+    return "\n".join("\t".join(row) for row in rows)
 
 
 def _open_input(file: str | None) -> tuple[IO[str], str]:
@@ -101,7 +142,7 @@ def main() -> None:
     arguments, rest = parse_arguments(
         PredictArguments,
         program="python -m sentorder.predict",
-        description="Restore the order of the sentences of each document.",
+        description="Restore the order of the sentences of each document, or rate the order that they have (--score).",
         positional=_add_file,
     )
     check_is_orderer(str(arguments.model_path))
@@ -113,14 +154,29 @@ def main() -> None:
     model.to(torch.accelerator.current_accelerator() or torch.device("cpu"))  # type: ignore[arg-type]
     if arguments.cpu_threads is not None:
         torch.set_num_threads(arguments.cpu_threads)
-    sentences = [document.sentences for document in documents]
-    results: dict[int, Ordered] = {}
-    with progress_bar(len(documents), "ordering", "document") as bar:
-        for index, ordered in model.iter_order(sentences, batch_size=arguments.batch_size):
-            results[index] = ordered
-            bar.update()
-    separator = "\n\n" if layout == "text" else "\n"
-    print(separator.join(format_result(documents[i], results[i], layout) for i in range(len(documents))))
+    sentences, names = [document.sentences for document in documents], [document.origin for document in documents]
+    with progress_bar(len(documents), "rating" if arguments.score else "ordering", "document") as bar:
+
+        def collected(found: Iterable[tuple[int, Result]]) -> list[Result]:
+            results: dict[int, Result] = {}
+            for index, result in found:
+                results[index] = result
+                bar.update()
+            return [results[index] for index in range(len(documents))]
+
+        if arguments.score:
+            scores = collected(model.iter_scores(sentences, batch_size=arguments.batch_size, names=names))
+            answer = format_scores(documents, scores, layout)
+        else:
+            found = collected(
+                model.iter_orders(sentences, arguments.num_best, batch_size=arguments.batch_size, names=names)
+            )
+            if arguments.num_best > 1:
+                layout = "json"
+            separator = "\n\n" if layout == "text" else "\n"
+            pairs = zip(documents, found, strict=True)
+            answer = separator.join(format_orders(document, orders, layout) for document, orders in pairs)
+    print(answer)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import is_torch_xla_available
+from accelerate.utils import DataLoaderConfiguration, is_torch_xla_available
 
 from .errors import UserError
 
@@ -47,6 +47,7 @@ def accelerator_for(
             mixed_precision=mixed_precision,
             cpu=cpu,
             step_scheduler_with_optimizer=False,
+            dataloader_config=DataLoaderConfiguration(non_blocking=True),  # from pinned memory, while the device works
             log_with=log_with or None,
             project_dir=project_dir,
         )

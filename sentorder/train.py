@@ -20,11 +20,12 @@ from .arguments import TrainArguments
 from .checkpoint import restore_weights, save_model
 from .command_line import parse_arguments, run_command
 from .data.collation import ordering_loader
-from .data.formats import Document, load_splits, to_dataset
+from .data.formats import Document, to_dataset
 from .data.sampling import GlobalPlan
+from .data.sources import load_splits
 from .data.tokenization import describe_cuts, tokenize
 from .errors import UserError
-from .evaluation import evaluate, evaluation_loader
+from .evaluation import evaluate, evaluation_loader, one_shape
 from .loop import Step, train_steps
 from .methods import METHODS
 from .modeling import SentenceOrderer, load_for_training
@@ -67,7 +68,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
     arguments.check()
     check_trackers(arguments.log_with)
     check_run_folder(arguments)
-    documents = _load_documents(arguments)
+    documents, notes = _load_documents(arguments)
 
     with accelerator_for(
         mixed_precision=arguments.mixed_precision,
@@ -96,13 +97,25 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             pooling=model.config.pooling,
             mixed_precision=accelerator.mixed_precision,
         )
+        micro_batches = arguments.gradient_accumulation_steps * accelerator.num_processes
+        if micro_batches > len(tables["train"]):
+            raise UserError(
+                f"--gradient_accumulation_steps {arguments.gradient_accumulation_steps}: a step would have "
+                f"{micro_batches} micro-batches, but there are only {len(tables['train'])} documents to train on."
+            )
         folder = make_run_folder(accelerator, arguments)
         accelerator.project_configuration.project_dir = accelerator.project_configuration.logging_dir = str(folder)
 
         # Which documents make up which step, and the loaders that deal them out.
-        micro_batches = arguments.gradient_accumulation_steps * accelerator.num_processes
         step_size = arguments.per_device_train_batch_size * micro_batches
-        plan = GlobalPlan(tables["train"]["length"][:], step_size, micro_batches=micro_batches, seed=arguments.seed)
+        shape = one_shape(tables.values(), model.config.max_length) if arguments.pad_to_max_length else None
+        plan = GlobalPlan(
+            tables["train"]["length"][:],
+            step_size,
+            micro_batches=micro_batches,
+            seed=arguments.seed,
+            same_size=shape is not None,
+        )
         total_steps = arguments.max_steps
         if total_steps < 0:
             total_steps = math.ceil(arguments.num_train_epochs * plan.steps_per_epoch)
@@ -110,7 +123,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             ordering_loader(
                 tables["train"],
                 plan,
-                model.collator(seed=arguments.seed),
+                model.collator(seed=arguments.seed, shape=shape),
                 num_workers=arguments.dataloader_num_workers,
             )
         )
@@ -120,7 +133,8 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
                 model,
                 tables[split],
                 arguments.per_device_eval_batch_size,
-                arguments.dataloader_num_workers,
+                num_workers=arguments.dataloader_num_workers,
+                shape=shape,
             )
             for split in ("validation", "test")
             if split in tables
@@ -145,10 +159,9 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
         best_step, best_scores = 0, None
         with RunLog(accelerator, folder / "metrics.jsonl", total_steps, dataclasses.asdict(arguments)) as log:
             log.say(f"{bare.origin}; {_machine(accelerator)}; output: {folder}")
-            for split, table in tables.items():
-                cuts = describe_cuts(table)
-                if cuts:
-                    log.say(f"{split}: {cuts}")
+            cuts = {split: describe_cuts(table) for split, table in tables.items()}
+            for note in [*notes, *(f"{split}: {cut}" for split, cut in cuts.items() if cut)]:
+                log.say(note)
             meter = _Meter()
             for step in train_steps(
                 accelerator,
@@ -160,6 +173,8 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
                 max_steps=total_steps,
                 gradient_accumulation_steps=arguments.gradient_accumulation_steps,
                 max_grad_norm=arguments.max_grad_norm,
+                # Waiting for a CPU costs nothing; an accelerator runs on until the next log line.
+                check_finite_every=1 if accelerator.device.type == "cpu" else arguments.logging_steps,
             ):
                 log.advance()
                 meter.add(step)
@@ -167,9 +182,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
                     log.log(step.number, meter.figures(step, plan.steps_per_epoch))
                 if _evaluation_is_due(step, arguments, total_steps):
                     with meter.paused():
-                        scores = evaluate(
-                            accelerator, model, eval_loaders["validation"], len(tables["validation"])
-                        ).scores
+                        scores = evaluate(accelerator, model, eval_loaders["validation"], tables["validation"]).scores
                         log.log(step.number, {f"eval_{name}": value for name, value in scores.items()})
                         if best_scores is None or _better(arguments.metric_for_best_model, scores, best_scores):
                             best_step, best_scores = step.number, scores
@@ -184,7 +197,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             if "test" in tables:
                 if best_step != total_steps:
                     restore_weights(bare, folder / "model")
-                test = evaluate(accelerator, model, eval_loaders["test"], len(tables["test"]), description="testing")
+                test = evaluate(accelerator, model, eval_loaders["test"], tables["test"], description="testing")
                 log.log(total_steps, {f"test_{name}": value for name, value in test.scores.items()})
 
         if accelerator.is_main_process:
@@ -198,8 +211,11 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
 # --- the parts ------------------------------------------------------------------------------------------------------
 
 
-def _load_documents(arguments: TrainArguments) -> dict[str, list[Document]]:
-    documents = load_splits(arguments.dataset)
+def _load_documents(arguments: TrainArguments) -> tuple[dict[str, list[Document]], list[str]]:
+    """The documents of each split, and what there is to say about those that were left out."""
+    documents, notes = load_splits(
+        arguments.dataset, config=arguments.dataset_config_name, revision=arguments.dataset_revision
+    )
     if "train" not in documents:
         raise UserError(f"--dataset {arguments.dataset}: has no train split; give train=FILE.")
     if arguments.eval_strategy != "no" and "validation" not in documents:
@@ -207,7 +223,8 @@ def _load_documents(arguments: TrainArguments) -> dict[str, list[Document]]:
             f"--dataset {arguments.dataset}: has no validation split; give validation=FILE or --eval_strategy no."
         )
     limits = {"train": arguments.max_train_documents}
-    return {split: texts[: limits.get(split, arguments.max_eval_documents)] for split, texts in documents.items()}
+    kept = {split: texts[: limits.get(split, arguments.max_eval_documents)] for split, texts in documents.items()}
+    return kept, notes
 
 
 def _machine(accelerator: Accelerator) -> str:

@@ -21,7 +21,7 @@ import yaml
 from sentorder.arguments import TrainArguments
 from sentorder.checkpoint import write_json
 from sentorder.command_line import parse_arguments, run_command
-from sentorder.data.formats import load_split
+from sentorder.data.sources import load_split
 from sentorder.errors import UserError
 from sentorder.metrics import kendall_tau, positions_of
 from sentorder.model_card import library_versions

@@ -51,6 +51,13 @@ class EncodedDocument(NamedTuple):
     sentence_ids: list[list[int]]
 
 
+class Shape(NamedTuple):
+    """What every batch is padded to, where batches must not differ in shape."""
+
+    tokens: int
+    sentences: int
+
+
 class JointCollator:
     """All sentences of a document in one input: ``[marker] s_a [marker] s_b ...``, in the order of their slots.
 
@@ -59,23 +66,28 @@ class JointCollator:
         pad_id: the token that fills up.
         seed: of the shuffles.
         with_positions: also give the gold positions (the source is in gold order).
+        shape: what to pad to; None for the longest document of the batch and its most sentences.
     """
 
-    def __init__(self, marker_id: int, pad_id: int, *, seed: int, with_positions: bool = True) -> None:
+    def __init__(
+        self, marker_id: int, pad_id: int, *, seed: int, with_positions: bool = True, shape: Shape | None = None
+    ) -> None:
         self.marker_id = marker_id
         self.pad_id = pad_id
         self.seed = seed
         self.with_positions = with_positions
+        self.shape = shape
 
     def __call__(self, documents: Sequence[EncodedDocument]) -> Batch:
         """Make a batch.
 
         Returns:
-            A :class:`~sentorder.contracts.Batch`, padded to its longest document and its most sentences.
+            A :class:`~sentorder.contracts.Batch`.
         """
         slots = [shuffle_slots(document.sentence_ids, self.seed, document.planned.epoch) for document in documents]
         lengths = [sum(len(ids) + 1 for ids in document.sentence_ids) for document in documents]
-        size, width, most = len(documents), max(lengths), max(len(order) for order in slots)
+        size = len(documents)
+        width, most = self.shape or (max(lengths), max(len(order) for order in slots))
         input_ids = np.full((size, width), self.pad_id, dtype=np.int64)
         token_slots = np.full((size, width), -1, dtype=np.int64)
         positions = np.full((size, most), -100, dtype=np.int64)

@@ -1,31 +1,26 @@
-"""Read documents: the bundled corpus and files in the layouts that people have, as lists of sentences in gold order.
+"""Read documents from files and tables in the layouts that people have, as lists of sentences in gold order.
 
 | layout | one document is | recognised by |
 |---|---|---|
 | JSONL | a line ``{"sentences": [...]}``, with ``id`` and ``genre`` if there are any | a first line with ``{`` |
 | ``<eos>`` lines | a line ``sentence <eos> sentence <eos> ...`` (BERSON, NAON) | ``<eos>`` in the first line |
 | TSV | a row, one sentence per cell (STaCK) | a tab in the first line |
+| table (Arrow folder, Hub) | a row with ``sentences``, with ``id`` and ``genre`` if there are any | that column |
+| the tutorial's table | ``text`` (``[CLS] s_a [CLS] s_b ...``) and ``so_targets``, their positions | those columns |
 """
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
 from datasets import Dataset
 
 from ..errors import UserError
-
-SPLITS = ("train", "validation", "test")
-BUNDLED = {"stories": "stories"}
-"""Names that ``--dataset`` takes for what is bundled with the package -> folder beside this file."""
-HELD_OUT_SHARE = 0.1
-"""The share of a single file that becomes validation, and again the share that becomes test."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +30,8 @@ class Document:
     id: str
     sentences: list[str]
     genre: str | None = None
+    origin: str = ""
+    """The file and line, or table and row, for messages."""
 
 
 # --- one layout each: numbered lines -> documents -------------------------------------------------------------------
@@ -83,16 +80,17 @@ def _layout_of(first_line: str, name: str) -> LineReader:
     )
 
 
-def parse_documents(lines: Iterable[str], name: str, *, at_least: int = 2) -> Iterator[Document]:
+def parse_documents(lines: Iterable[str], name: str) -> Iterator[Document]:
     """Read documents from the lines of one source, whose layout is found by its first line that is not blank.
+
+    How many sentences there are, and whether there is something in each, is not looked at: see :func:`keep_orderable`.
 
     Args:
         lines: the lines of a text file.
         name: what errors call the source; with the line number also the id of a document that has none.
-        at_least: the fewest sentences that a document may have.
 
     Raises:
-        UserError: for a malformed, too short or blank entry, naming source and line.
+        UserError: for a malformed entry, naming source and line.
     """
     layout: LineReader | None = None
     for number, line in enumerate(lines, start=1):
@@ -102,19 +100,12 @@ def parse_documents(lines: Iterable[str], name: str, *, at_least: int = 2) -> It
         layout = layout or _layout_of(line, name)
         where = f"{name}, line {number}"
         document = layout(line, where, f"{Path(name).stem}-{number}")
-        if len(document.sentences) < at_least:
-            raise UserError(
-                f"{where}: a document needs at least {at_least} sentence{'s' if at_least > 1 else ''}, this one has "
-                f"{len(document.sentences)}."
-            )
-        if not all(sentence.strip() for sentence in document.sentences):
-            raise UserError(f"{where}: a sentence is empty; remove it or the document.")
         if any("\ud800" <= letter <= "\udfff" for sentence in document.sentences for letter in sentence):
             raise UserError(f"{where}: a sentence holds half a character (a lone surrogate); repair the text.")
-        yield document
+        yield dataclasses.replace(document, origin=where)
 
 
-def read_documents(path: str | Path, *, at_least: int = 2) -> list[Document]:
+def read_file(path: str | Path) -> list[Document]:
     """Read all documents of a file.
 
     Raises:
@@ -123,7 +114,7 @@ def read_documents(path: str | Path, *, at_least: int = 2) -> list[Document]:
     path = Path(path)
     try:
         with open_text(path) as lines:
-            documents = list(parse_documents(lines, str(path), at_least=at_least))
+            documents = list(parse_documents(lines, str(path)))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file.") from None
     except OSError as error:
@@ -140,113 +131,107 @@ def open_text(path: str | Path) -> IO[str]:
     return open(path, encoding="utf-8-sig")
 
 
-# --- splits ---------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+TUTORIAL_MARKER = "[CLS]"
+"""What stands before each sentence in the tutorial's ``text``, whatever the tokenizer."""
 
 
-def _fingerprint(document: Document) -> str:
-    return hashlib.blake2b("\0".join(document.sentences).encode(), digest_size=8).hexdigest()
-
-
-def split_documents(documents: Sequence[Document], name: str = "The file") -> dict[str, list[Document]]:
-    """Split one source into train, validation and test: 80, 10 and 10 % by a hash of the text.
-
-    The split depends on nothing but the texts (no seed, no order of lines), and equal texts stay on one side.
+def read_table(table: Dataset, name: str) -> list[Document]:
+    """The documents of a table with ``sentences``, or with the tutorial's ``text`` and ``so_targets``.
 
     Args:
-        documents: all of one source.
-        name: what an error calls the source.
+        table: one document per row.
+        name: what errors call it; with the row number also the id of a document that has none.
 
     Raises:
-        UserError: if there are fewer than three different documents.
+        UserError: if it has other columns or no rows, or a row is malformed.
     """
-    distinct = sorted({_fingerprint(document) for document in documents})
-    if len(distinct) < len(SPLITS):
+    columns = table.column_names
+    if "sentences" in columns:
+        read: Callable[[Any, str], list[str]] = _sentences_of_row
+    elif {"text", "so_targets"} <= set(columns):
+        read = _sentences_of_tutorial_row
+    else:
         raise UserError(
-            f"{name}: {len(distinct)} different documents cannot be split into train, validation and test; give "
-            "--dataset train=FILE,validation=FILE,test=FILE."
+            f'{name}: expected a column "sentences" (or "text" and "so_targets"); its columns are: '
+            f"{', '.join(columns) or 'none'}."
         )
-    held_out = max(1, round(HELD_OUT_SHARE * len(distinct)))
-    side = dict.fromkeys(distinct, "train")
-    side.update(dict.fromkeys(distinct[:held_out], "validation"))
-    side.update(dict.fromkeys(distinct[held_out : 2 * held_out], "test"))
-    splits: dict[str, list[Document]] = {name: [] for name in SPLITS}
-    for document in documents:
-        splits[side[_fingerprint(document)]].append(document)
-    return splits
+    documents = []
+    for number, row in enumerate(table):
+        where = f"{name}, row {number}"
+        identity = next(
+            (row[key] for key in ("id", "storyid") if row.get(key) is not None), f"{Path(name).stem}-{number}"
+        )
+        genre = row.get("genre")
+        documents.append(Document(str(identity), read(row, where), None if genre is None else str(genre), where))
+    if not documents:
+        raise UserError(f"{name}: the table holds no documents.")
+    return documents
 
 
-def _named_files(dataset: str) -> dict[str, Path] | None:
-    """The files behind a name of ours or behind ``train=FILE,validation=FILE,test=FILE``; None for a single file."""
-    if dataset in BUNDLED:
-        folder = Path(str(resources.files(__package__))) / BUNDLED[dataset]
-        return {split: folder / f"{split}.jsonl" for split in SPLITS}
-    if is_single_file(dataset):
-        return None
-    files = {}
-    for part in dataset.split(","):
-        split, _, file = part.partition("=")
-        if split not in SPLITS or not file or split in files:
-            raise UserError(
-                f"--dataset {dataset}: expected train=FILE,validation=FILE,test=FILE (each at most once), found "
-                f"{part!r}."
-            )
-        files[split] = Path(file)
-    return files
+def _sentences_of_row(row: dict[str, Any], where: str) -> list[str]:
+    sentences = row["sentences"]
+    if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
+        raise UserError(f'{where}: "sentences" must be a list of strings.')
+    return sentences
 
 
-def is_single_file(dataset: str) -> bool:
-    """Whether ``--dataset`` names neither a data set of ours nor a file for each split."""
-    return dataset not in BUNDLED and ("=" not in dataset or Path(dataset).exists())
-
-
-def _single_file(dataset: str) -> Path:
-    path = Path(dataset)
-    if not path.exists() and path.suffix == "" and path.parent == Path("."):
+def _sentences_of_tutorial_row(row: dict[str, Any], where: str) -> list[str]:
+    text, targets = row["text"], row["so_targets"]
+    if not isinstance(text, str) or not isinstance(targets, list):
+        raise UserError(f'{where}: "text" must be a string and "so_targets" a list of positions.')
+    before, *shuffled = (piece.strip() for piece in text.split(TUTORIAL_MARKER))
+    if before or sorted(targets) != list(range(len(shuffled))):
         raise UserError(
-            f"--dataset {dataset}: there is no data set and no file of that name. Known data sets: "
-            f"{', '.join(sorted(BUNDLED))}."
+            f'{where}: "so_targets" must give the position (0, 1, ...) of each of the {len(shuffled)} sentences that '
+            f'follow a {TUTORIAL_MARKER} in "text".'
         )
-    return path
-
-
-def load_splits(dataset: str) -> dict[str, list[Document]]:
-    """Load the documents of ``--dataset``: a name, ``train=FILE,...``, or one file, which is split.
-
-    Returns:
-        Split name -> documents. A split that was not given is absent.
-
-    Raises:
-        UserError: for anything that is not there or not well formed.
-    """
-    files = _named_files(dataset)
-    if files is None:
-        return split_documents(read_documents(_single_file(dataset)), dataset)
-    return {split: read_documents(file) for split, file in files.items()}
-
-
-def load_split(dataset: str, split: str | None) -> list[Document]:
-    """Load what is to be evaluated: one split of ``dataset``, or a single file as a whole where ``split`` is None.
-
-    Raises:
-        UserError: also if the data set has no such split.
-    """
-    files = _named_files(dataset)
-    if files is None:
-        path = _single_file(dataset)
-        documents = read_documents(path)
-        return documents if split is None else split_documents(documents, dataset)[split]
-    split = split or "test"
-    if split not in files:
-        raise UserError(f"--dataset {dataset}: has no {split} split.")
-    return read_documents(files[split])
+    return [sentence for _, sentence in sorted(zip(targets, shuffled, strict=True))]
 
 
 def to_dataset(documents: Sequence[Document]) -> Dataset:
-    """The documents as an Arrow table with the columns ``id``, ``genre`` and ``sentences``."""
+    """The documents as an Arrow table with the columns ``id``, ``genre``, ``origin`` and ``sentences``."""
     return Dataset.from_dict(
         {
             "id": [document.id for document in documents],
             "genre": [document.genre for document in documents],
+            "origin": [document.origin for document in documents],
             "sentences": [document.sentences for document in documents],
         }
     )
+
+
+# --- what can be ordered --------------------------------------------------------------------------------------------
+
+
+def keep_orderable(documents: Sequence[Document], name: str) -> tuple[list[Document], list[str]]:
+    """Leave out documents that have nothing to order, and say so.
+
+    Args:
+        documents: of one source.
+        name: what the note calls it.
+
+    Returns:
+        The documents with two sentences or more and something in each, and a note for each reason to leave one out.
+
+    Raises:
+        UserError: if none is left.
+    """
+    reasons: dict[str, Callable[[Document], bool]] = {
+        "with fewer than two sentences": lambda document: len(document.sentences) < 2,
+        "with an empty sentence": lambda document: not all(sentence.strip() for sentence in document.sentences),
+    }
+    kept: list[Document] = []
+    left_out = {reason: list[Document]() for reason in reasons}
+    for document in documents:
+        reason = next((reason for reason, applies in reasons.items() if applies(document)), None)
+        (kept if reason is None else left_out[reason]).append(document)
+    notes = [
+        f"{name}: skipped {len(found)} of {len(documents)} documents {reason} (the first: {found[0].origin})."
+        for reason, found in left_out.items()
+        if found
+    ]
+    if not kept:
+        raise UserError(f"{name}: there is nothing to order in it. " + " ".join(notes))
+    return kept, notes

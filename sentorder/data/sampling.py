@@ -29,7 +29,7 @@ class GlobalPlan:
     which are yielded in rank order: micro-batch ``a * processes + r`` is for process ``r``. That is how a prepared
     loader deals them out, because there is no ``batch_size`` attribute (with one, Accelerate drops batches of other
     sizes) and because every epoch has a multiple of ``micro_batches``. Where a short last step leaves a micro-batch
-    empty, it gets a filler document of weight 0.
+    empty, it gets a filler document of weight 0; with ``same_size`` each micro-batch is filled up to the same size.
 
     Args:
         lengths: tokens of each document.
@@ -37,13 +37,20 @@ class GlobalPlan:
         micro_batches: gradient accumulation x number of processes.
         seed: shuffles the documents anew in each epoch; None keeps them sorted by length, longest first, and every
             pass is epoch 0 (evaluation).
+        same_size: fill every micro-batch up with documents of weight 0.
 
     Raises:
         ValueError: for an empty data set or a size below 1.
     """
 
     def __init__(
-        self, lengths: Sequence[int] | np.ndarray, step_size: int, *, micro_batches: int = 1, seed: int | None = None
+        self,
+        lengths: Sequence[int] | np.ndarray,
+        step_size: int,
+        *,
+        micro_batches: int = 1,
+        seed: int | None = None,
+        same_size: bool = False,
     ) -> None:
         if len(lengths) < 1 or step_size < 1 or micro_batches < 1:
             raise ValueError("A plan needs at least one document, one document per step and one micro-batch.")
@@ -51,6 +58,7 @@ class GlobalPlan:
         self.step_size = step_size
         self.micro_batches = micro_batches
         self.seed = seed
+        self.least = -(-step_size // micro_batches) if same_size else 1  # documents per micro-batch
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -93,7 +101,5 @@ class GlobalPlan:
         for step in self.steps(epoch):
             by_length = sorted(step, key=lambda row: (int(self.lengths[row]), row))
             for share in np.array_split(np.asarray(by_length), self.micro_batches):
-                if len(share):
-                    yield [PlannedDocument(epoch, int(row), 1.0) for row in share]
-                else:
-                    yield [PlannedDocument(epoch, by_length[0], 0.0)]
+                planned = [PlannedDocument(epoch, int(row), 1.0) for row in share]
+                yield planned + [PlannedDocument(epoch, by_length[0], 0.0)] * (self.least - len(planned))

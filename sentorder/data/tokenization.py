@@ -40,13 +40,16 @@ def fair_budget(lengths: Sequence[int], max_length: int) -> int:
     return ascending[-1]
 
 
-def encode_documents(documents: Sequence[Sequence[str]], tokenizer: Any, max_length: int) -> dict[str, list[Any]]:
+def encode_documents(
+    documents: Sequence[Sequence[str]], tokenizer: Any, max_length: int, names: Sequence[str] | None = None
+) -> dict[str, list[Any]]:
     """Token ids per sentence, without markers, cut to a fair budget where a document is too long.
 
     Args:
         documents: the sentences of each document.
         tokenizer: a Hugging Face tokenizer; padding and truncation baked into its file play no part.
         max_length: tokens per document, one marker per sentence included.
+        names: what an error calls each document.
 
     Returns:
         Columns with one entry per document: ``sentence_ids`` (list of lists of token ids), ``length`` (tokens with
@@ -55,6 +58,14 @@ def encode_documents(documents: Sequence[Sequence[str]], tokenizer: Any, max_len
     Raises:
         UserError: if a document has so many sentences that not even a marker and one token each fit.
     """
+    most = max_length // 2
+    for number, sentences in enumerate(documents):
+        if len(sentences) > most:
+            raise UserError(
+                f"{names[number] if names else f'documents[{number}]'}: has {len(sentences)} sentences, and an encoder "
+                f"of {max_length} tokens takes {most} at most. Split the document, or use an encoder with a longer "
+                "window."
+            )
     flat = [sentence for sentences in documents for sentence in sentences]
     encoded: list[list[int]] = (
         tokenizer(
@@ -64,6 +75,7 @@ def encode_documents(documents: Sequence[Sequence[str]], tokenizer: Any, max_len
             truncation=False,
             return_attention_mask=False,
             return_token_type_ids=False,
+            split_special_tokens=True,  # a text that talks of [SEP] means the letters
             verbose=False,
         )["input_ids"]
         if flat
@@ -74,12 +86,6 @@ def encode_documents(documents: Sequence[Sequence[str]], tokenizer: Any, max_len
     for sentences in documents:
         ids = encoded[start : start + len(sentences)]
         start += len(sentences)
-        if 2 * len(ids) > max_length:
-            raise UserError(
-                f"A document of {len(ids)} sentences does not fit into {max_length} tokens (the document that begins "
-                f"{sentences[0][:60]!r}); an encoder of this length takes {max_length // 2} sentences at most. Split "
-                "the document, or use an encoder with a longer window."
-            )
         budget = fair_budget([len(sentence) + 1 for sentence in ids], max_length)
         kept = [sentence[: budget - 1] for sentence in ids]
         columns["sentence_ids"].append(kept)
@@ -89,9 +95,13 @@ def encode_documents(documents: Sequence[Sequence[str]], tokenizer: Any, max_len
 
 
 def tokenize(dataset: Dataset, tokenizer: Any, max_length: int) -> Dataset:
-    """Add the columns of :func:`encode_documents` to a table with a ``sentences`` column."""
+    """Add the columns of :func:`encode_documents` to a table with the columns ``sentences`` and ``origin``.
+
+    Raises:
+        UserError: as :func:`encode_documents`.
+    """
     return dataset.map(
-        lambda rows: encode_documents(rows["sentences"], tokenizer, max_length),
+        lambda rows: encode_documents(rows["sentences"], tokenizer, max_length, rows["origin"]),
         batched=True,
         # The function holds a tokenizer, whose hash changes as it is used: tables in memory need no fingerprint of it.
         new_fingerprint=f"{dataset._fingerprint}-{max_length}",

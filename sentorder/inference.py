@@ -1,0 +1,165 @@
+"""Using a model: the orders of documents, and how coherent a given order is. The methods of every SentenceOrderer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from .contracts import Decoded
+from .data.collation import EncodedDocument, shuffle_slots
+from .data.sampling import GlobalPlan
+from .data.tokenization import describe_cuts, encode_documents
+from .errors import UserError
+from .metrics import in_source_order, kendall_tau, positions_of
+
+logger = logging.getLogger("sentorder")
+
+SHUFFLE_SEED = 0
+"""Of the shuffle that documents get before they are ordered or scored: one for all runs, so that scores compare."""
+
+
+class Ordered(NamedTuple):
+    """A predicted order of one document."""
+
+    order: list[int]
+    """Indices into the sentences as they were given, in predicted order."""
+    sentences: list[str]
+    """The sentences in that order."""
+    confidence: float
+    """0 (a guess) to 1 (certain); what it measures depends on the method, see ``decoding.py``."""
+    score: float
+    """What the decoder maximised (log likelihood, for a method that has one): compares orders of one document."""
+
+
+class Coherence(NamedTuple):
+    """How well the sentences of a document stand as they stand."""
+
+    tau: float
+    """Kendall's tau of the given order against the predicted one, -1 to 1; NaN for one sentence."""
+    log_likelihood: float | None
+    """Log probability of the given order under the model; None for a method that has none."""
+    order: list[int]
+    """The predicted order: indices into the given sentences."""
+    confidence: float
+    """Of the predicted order, 0 to 1."""
+
+
+class OrderingMixin:
+    """What a model with tokenizer, collator and decoder can be asked.
+
+    What a document comes out as does not depend on the order in which its sentences are given: they are shuffled by
+    their content first. (Sentences that are the same to the tokenizer are told apart by where they stood.)
+    """
+
+    def order(self, documents: Sequence[Sequence[str]], *, batch_size: int = 32) -> list[Ordered]:
+        """Order the sentences of each document.
+
+        Args:
+            documents: the sentences of each document, in any order.
+            batch_size: documents per pass of the encoder.
+
+        Raises:
+            UserError: for a document that is not a list of sentences with something in each, or has too many.
+        """
+        return [best for best, *_ in self.best_orders(documents, 1, batch_size=batch_size)]
+
+    def best_orders(self, documents: Sequence[Sequence[str]], k: int, *, batch_size: int = 32) -> list[list[Ordered]]:
+        """The k best orders of each document, best first; a document of n sentences has no more than n!.
+
+        Args:
+            documents: the sentences of each document, in any order.
+            k: at least 1.
+            batch_size: documents per pass of the encoder.
+
+        Raises:
+            UserError: as :meth:`order`.
+        """
+        found = dict(self.iter_orders(_checked(documents), k, batch_size=batch_size))
+        return [found[index] for index in range(len(documents))]
+
+    def score(self, documents: Sequence[Sequence[str]], *, batch_size: int = 32) -> list[Coherence]:
+        """Rate the order in which the sentences of each document stand.
+
+        Args:
+            documents: the sentences of each document, in the order to be rated.
+            batch_size: documents per pass of the encoder.
+
+        Raises:
+            UserError: as :meth:`order`.
+        """
+        found = dict(self.iter_scores(_checked(documents), batch_size=batch_size))
+        return [found[index] for index in range(len(documents))]
+
+    def iter_orders(
+        self,
+        documents: Sequence[Sequence[str]],
+        k: int = 1,
+        *,
+        batch_size: int = 32,
+        names: Sequence[str] | None = None,
+    ) -> Iterator[tuple[int, list[Ordered]]]:
+        """Like :meth:`best_orders`, but yields ``(index, orders)`` as the batches are done, longest documents first.
+
+        ``names`` are what an error calls the documents.
+        """
+        for item, ranking, _ in self._decoded(documents, k, batch_size, names):
+            sentences = documents[item.planned.row]
+            sources = shuffle_slots(item.sentence_ids, SHUFFLE_SEED, item.planned.epoch)
+            orders = [[sources[slot] for slot in found.order] for found in ranking]
+            yield (
+                item.planned.row,
+                [
+                    Ordered(order, [sentences[i] for i in order], found.confidence, found.score)
+                    for order, found in zip(orders, ranking, strict=True)
+                ],
+            )
+
+    def iter_scores(
+        self, documents: Sequence[Sequence[str]], *, batch_size: int = 32, names: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, Coherence]]:
+        """Like :meth:`score`, but yields ``(index, coherence)`` as the batches are done, longest documents first."""
+        for item, (best, *_), log_likelihood in self._decoded(documents, 1, batch_size, names):
+            sources = shuffle_slots(item.sentence_ids, SHUFFLE_SEED, item.planned.epoch)
+            order = in_source_order([sources[slot] for slot in best.order], documents[item.planned.row])
+            tau = kendall_tau(positions_of(order), range(len(order)))
+            yield item.planned.row, Coherence(tau, log_likelihood, order, best.confidence)
+
+    @torch.no_grad()
+    def _decoded(
+        self, documents: Sequence[Sequence[str]], k: int, batch_size: int, names: Sequence[str] | None
+    ) -> Iterator[tuple[EncodedDocument, list[Decoded], float | None]]:
+        """Each document with its k best orders and the log likelihood of the order in which it was given."""
+        if not documents:
+            return
+        model: Any = self
+        was_training = model.training
+        model.eval()
+        try:
+            columns = encode_documents(documents, model.tokenizer, model.config.max_length, names)
+            cuts = describe_cuts(columns)
+            if cuts:
+                logger.warning(cuts)
+            likelihood = model.method.log_likelihood
+            # Positions are for the likelihood alone; the slots do not depend on them, and no decoder sees them.
+            collate = model.collator(seed=SHUFFLE_SEED, with_positions=likelihood is not None)
+            for planned in GlobalPlan(columns["length"], batch_size):
+                items = [EncodedDocument(document, columns["sentence_ids"][document.row]) for document in planned]
+                batch = {name: tensor.to(model.device) for name, tensor in collate(items).items()}
+                output = model(**batch)
+                rankings = model.decode(output, batch["slot_mask"], k=k)
+                likelihoods = [None] * len(items) if likelihood is None else likelihood(output, batch).tolist()
+                yield from zip(items, rankings, likelihoods, strict=True)
+        finally:
+            model.train(was_training)
+
+
+def _checked(documents: Sequence[Sequence[str]]) -> list[list[str]]:
+    for number, document in enumerate(documents):
+        if isinstance(document, str) or not all(isinstance(sentence, str) for sentence in document):
+            raise UserError(f"documents[{number}]: a document is a list of sentences, each a string.")
+        if len(document) == 0 or not all(sentence.strip() for sentence in document):
+            raise UserError(f"documents[{number}]: has an empty sentence or none at all.")
+    return [list(document) for document in documents]
