@@ -238,6 +238,8 @@ class _FiniteGuard:
         self.optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # the one that Accelerate has wrapped
         skips = getattr(self.optimizer, "_step_supports_amp_scaling", False) and not self.scaled
         self.every = every if skips else 1
+        if hasattr(self.optimizer, "found_inf"):  # of a training that ended before
+            del self.optimizer.found_inf
         # Number, loss and gradient norm of the first step that was not finite; zeros as long as all were.
         self.failed = torch.zeros(3, device=accelerator.device)
 

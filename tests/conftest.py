@@ -14,10 +14,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from hypothesis import settings
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from sentorder.data.formats import Document, load_split
+from sentorder.data.formats import Document
+from sentorder.data.sources import load_split
+
+settings.register_profile("sentorder", deadline=None)  # the machine may be busy with something else
+settings.load_profile("sentorder")
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -25,7 +30,7 @@ REPOSITORY = Path(__file__).parent.parent
 @pytest.fixture(scope="session")
 def documents() -> list[Document]:
     """Real passages of 4 to 12 sentences, of all genres."""
-    return load_split("stories", "test")
+    return load_split("stories", "test")[0]
 
 
 def write_documents(path: Path, documents: list[Document]) -> Path:

@@ -1,11 +1,12 @@
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentorder.data.collation import EncodedDocument, JointCollator, shuffle_slots
+from sentorder.data.collation import EncodedDocument, JointCollator, Shape, shuffle_slots
 from sentorder.data.sampling import PlannedDocument
 
 CLS, PAD = 101, 0
@@ -13,7 +14,7 @@ DOCUMENTS = st.lists(st.lists(st.integers(5, 30), min_size=1, max_size=6), min_s
 
 
 def collate(
-    documents: list[list[list[int]]], *, seed: int = 0, epoch: int = 0, **options: bool
+    documents: list[list[list[int]]], *, seed: int = 0, epoch: int = 0, **options: Any
 ) -> dict[str, torch.Tensor]:
     planned = [PlannedDocument(epoch, index, 1.0) for index in range(len(documents))]
     items = [EncodedDocument(place, ids) for place, ids in zip(planned, documents, strict=True)]
@@ -84,3 +85,16 @@ def test_a_filler_has_no_weight() -> None:
     item = EncodedDocument(PlannedDocument(0, 3, 0.0), [[5], [6]])
     batch = JointCollator(CLS, PAD, seed=0)([item])
     assert batch["weights"].tolist() == [0.0] and batch["document_ids"].tolist() == [3]
+
+
+@given(DOCUMENTS)
+def test_a_fixed_shape_only_adds_padding(document: list[list[int]]) -> None:
+    documents = [document, document[:1]]
+    plain, fixed = collate(documents), collate(documents, shape=Shape(tokens=400, sentences=11))
+    length, most = plain["input_ids"].shape[1], plain["positions"].shape[1]
+    for name, filler in (("input_ids", PAD), ("attention_mask", 0), ("token_slots", -1)):
+        assert fixed[name].shape == (2, 400)
+        assert torch.equal(fixed[name][:, :length], plain[name]) and (fixed[name][:, length:] == filler).all()
+    for name, filler in (("slot_mask", 0), ("positions", -100)):
+        assert fixed[name].shape == (2, 11)
+        assert torch.equal(fixed[name][:, :most], plain[name]) and (fixed[name][:, most:] == filler).all()

@@ -6,8 +6,8 @@ from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentorder.data.formats import load_splits
 from sentorder.data.sampling import GlobalPlan, PlannedDocument
+from sentorder.data.sources import load_splits
 
 SIZES = st.lists(st.integers(5, 90), min_size=1, max_size=60)
 
@@ -52,7 +52,7 @@ def test_epochs_differ_and_repeat_exactly() -> None:
 
 def test_length_grouping_leaves_little_padding() -> None:
     # Words stand for tokens: the default batches of the bundled five-sentence stories.
-    stories = [document for document in load_splits("stories")["train"] if document.genre == "story"]
+    stories = [document for document in load_splits("stories").splits["train"] if document.genre == "story"]
     lengths = np.asarray([sum(len(s.split()) + 1 for s in story.sentences) for story in stories])
 
     def padding(steps: list[list[int]]) -> float:
@@ -86,6 +86,15 @@ def test_a_short_step_gets_fillers_of_no_weight() -> None:
         [PlannedDocument(0, 1, 1.0)],
         [PlannedDocument(0, 0, 0.0)],
     ]
+
+
+@given(SIZES, st.integers(1, 4), st.integers(1, 4))
+def test_micro_batches_of_the_same_size(lengths: list[int], per_device: int, micro_batches: int) -> None:
+    sizes = {"step_size": per_device * micro_batches, "micro_batches": micro_batches, "seed": 0}
+    plain, filled = GlobalPlan(lengths, **sizes), GlobalPlan(lengths, **sizes, same_size=True)
+    assert {len(batch) for batch in filled} == {per_device}
+    real = [[document for document in batch if document.weight] for batch in filled]
+    assert real == [[document for document in batch if document.weight] for batch in plain]
 
 
 @pytest.mark.parametrize(("lengths", "step_size", "micro_batches"), [([], 1, 1), ([1], 0, 1), ([1], 1, 0)])

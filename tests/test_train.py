@@ -15,8 +15,9 @@ from sentorder import SentenceOrderer, TrainArguments, UserError
 from sentorder.checkpoint import save_model
 from sentorder.command_line import parse_arguments
 from sentorder.data.collation import ordering_loader
-from sentorder.data.formats import load_splits, to_dataset
+from sentorder.data.formats import to_dataset
 from sentorder.data.sampling import GlobalPlan
+from sentorder.data.sources import load_splits
 from sentorder.data.tokenization import tokenize
 from sentorder.loop import NonFiniteError, train_steps
 from sentorder.optimization import adamw, parameter_groups
@@ -292,7 +293,7 @@ def test_the_real_model_is_cut_up_exactly_in_float64(tiny_encoder: str, small_da
         set_seed(0)
         accelerator = Accelerator(cpu=True)
         model = SentenceOrderer.from_encoder(tiny_encoder, method=method, dropout=0.0).double()
-        table = tokenize(to_dataset(load_splits(small_data)["train"]), model.tokenizer, 512)
+        table = tokenize(to_dataset(load_splits(small_data).splits["train"]), model.tokenizer, 512)
         plan = GlobalPlan(table["length"][:], 8, micro_batches=accumulation, seed=1)
         loader = ordering_loader(table, plan, model.collator(seed=1))
         optimizer = adamw(parameter_groups(model, learning_rate=1e-3, weight_decay=0.01))
