@@ -22,7 +22,7 @@ def train_command(encoder: str, data: str, folder: Path, *more: str, config: str
     ]
 
 
-@pytest.mark.parametrize("method", ["regression", "pairwise"])
+@pytest.mark.parametrize("method", ["regression", "pairwise", "pointer"])
 def test_the_same_numbers_however_a_step_is_cut_up(
     run: Run, tiny_encoder: str, small_data: str, tmp_path: Path, method: str
 ) -> None:
@@ -187,6 +187,45 @@ def test_predict_answers_in_the_layout_of_its_input(run: Run, model_path: str, s
     assert [sorted(line.split(separator)) for line in result.stdout.splitlines()] == [sorted(row) for row in given]
 
 
+def test_predict_rates_the_given_order(run: Run, tiny_encoder: str, tmp_path: Path) -> None:
+    model = SentenceOrderer.from_encoder(tiny_encoder, method="pointer")
+    model.save_pretrained(tmp_path / "model")
+    best = model.order([["The sun rose.", "It set.", "Noon came."]])[0]
+    texts = [best.sentences, best.sentences[::-1], ["Alone."]]
+    command = ("python", "-m", "sentorder.predict", "--model_path", str(tmp_path / "model"), "--score")
+    result = run(*command, stdin="".join(json.dumps({"sentences": text}) + "\n" for text in texts))
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["tau"] for row in rows] == [1.0, -1.0, None]
+    assert rows[0]["log_likelihood"] == pytest.approx(best.score, abs=1e-4) and rows[2]["log_likelihood"] == 0.0
+    assert rows[1]["log_likelihood"] < rows[0]["log_likelihood"] and rows[1]["order"] == [2, 1, 0]
+    result = run(*command, stdin="\n\n".join("\n".join(text) for text in texts))
+    table = [line.split("\t") for line in result.stdout.splitlines()]
+    assert table[0] == ["tau", "log_likelihood", "confidence", "document"]
+    assert [row[0] for row in table[1:]] == ["1.0000", "-1.0000", "-"] and table[3][3] == "Alone."
+
+
+def test_predict_gives_several_orders(run: Run, model_path: str) -> None:
+    command = ("python", "-m", "sentorder.predict", "--model_path", model_path, "--num_best", "3")
+    result = run(*command, stdin=BLOCKS)
+    assert result.returncode == 0, result.stderr
+    three, two = (json.loads(line)["orders"] for line in result.stdout.splitlines())
+    assert len(three) == 3 and len(two) == 2  # two sentences have no third order
+    assert [row["score"] for row in three] == sorted((row["score"] for row in three), reverse=True)
+    assert len({tuple(row["order"]) for row in three}) == 3
+
+
+def test_fixed_shapes_give_the_same_numbers(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    sizes = ["--max_length", "256", "--per_device_train_batch_size", "8", "--per_device_eval_batch_size", "4"]
+    for name, more in (("plain", []), ("fixed", ["--pad_to_max_length"])):
+        result = run("python", *train_command(tiny_encoder, small_data, tmp_path / name, *sizes, *more)[4:])
+        assert result.returncode == 0, result.stderr
+    plain, fixed = read_metrics(tmp_path / "plain"), read_metrics(tmp_path / "fixed")
+    for row, padded in zip(plain, fixed, strict=True):
+        for name in ("loss", "eval_loss", "eval_documents", "test_loss", "test_documents"):
+            assert row.get(name) == pytest.approx(padded.get(name), rel=1e-4)
+
+
 # --- mistakes -------------------------------------------------------------------------------------------------------
 
 MISTAKES = [
@@ -196,7 +235,7 @@ MISTAKES = [
     ("train", ["--dataset", "missing.jsonl"], "missing.jsonl: there is no such file"),
     ("train", ["--dataset", "empty.jsonl"], "empty.jsonl: the file holds no documents"),
     ("train", ["--dataset", "broken.jsonl"], "broken.jsonl, line 2: not valid JSON"),
-    ("train", ["--dataset", "."], ".: cannot be read (Is a directory)"),
+    ("train", ["--dataset", "."], "--dataset .: is a folder, but not one that save_to_disk"),
     ("train", ["--model_name_or_path", "empty"], "empty: holds no model (there is no config.json in it)"),
     ("train", ["--model_name_or_path", "no/such"], "no/such: there is no such folder, and no model of that name"),
     ("train", ["--model_name_or_path", "torn"], "torn: holds no tokenizer files"),
@@ -250,7 +289,7 @@ def test_evaluating_a_whole_file_says_so(run: Run, model_path: str, small_data: 
     file = small_data.split("test=")[1]
     result = run("python", "-m", "sentorder.evaluation", "--model_path", model_path, "--dataset", file)
     assert result.returncode == 0 and "over 7 documents" in result.stdout
-    assert "note: this is the whole file; if the model was trained on it, --split test" in result.stderr
+    assert "note: this is all of it; if the model was trained on it, --split test" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "evaluation", "predict"])

@@ -53,5 +53,5 @@ def test_every_sentence_survives_and_cuts_are_counted(tiny_encoder: str, documen
 
 
 def test_too_many_sentences_are_refused_not_dropped(tiny_encoder: str) -> None:
-    with pytest.raises(UserError, match="A document of 40 sentences does not fit into 64 tokens"):
+    with pytest.raises(UserError, match="has 40 sentences, and an encoder of 64 tokens takes 32 at most"):
         encode_documents([["a cat"] * 40], load_tokenizer(tiny_encoder), 64)

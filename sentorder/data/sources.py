@@ -129,17 +129,20 @@ def _splits_of(dataset: str, config: str | None, revision: str | None) -> dict[s
         return {split: _file_reader(folder / f"{split}.jsonl") for split in SPLITS}
     if "=" not in dataset or Path(dataset).exists():
         return _splits_of_source(dataset, config, revision)
-    readers = {}
+    sources: dict[str, str] = {}
     for part in dataset.split(","):
         split, _, source = part.partition("=")
-        if split not in SPLITS or not source or split in readers:
+        if split not in SPLITS or not source or split in sources:
             raise UserError(
                 f"--dataset {dataset}: expected train=FILE,validation=FILE,test=FILE (each at most once), found "
                 f"{part!r}."
             )
-        source, wanted = _without_split(source)
-        found = _splits_of_source(source, config, revision, split=wanted)
-        readers[split] = found.get(WHOLE) or _choose(found, wanted or split, source)
+        sources[split] = source
+    readers = {}
+    for split, source in sources.items():
+        name, wanted = _without_split(source)
+        found = _splits_of_source(name, config, revision, split=wanted)
+        readers[split] = found.get(WHOLE) or _choose(found, wanted or split, name)
     return readers
 
 
