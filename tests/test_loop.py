@@ -211,6 +211,32 @@ def test_a_non_finite_step_stops_before_it_reaches_the_weights(bad: float) -> No
     assert number == 2 and model.weight.item() == before[-1] and len(set(before)) == 2
 
 
+@pytest.mark.parametrize(("fused", "noticed"), [(True, 4), (False, 3)])
+def test_a_step_that_is_not_finite_is_skipped_until_the_host_looks(fused: bool, noticed: int) -> None:
+    """A fused optimizer leaves the weights alone on the device; with another one the host looks at each step."""
+    accelerator, model, _, loader = plain_parts(6)
+    optimizer = accelerator.prepare(torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused))
+    before = [model.weight.item()]
+    calls = 0
+
+    def loss(output: torch.Tensor, batch: list[torch.Tensor]) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return half_squared(output, batch) * (float("nan") if calls == 3 else 1.0)
+
+    steps = train_steps(
+        accelerator, model, optimizer, None, loader, loss, max_steps=6, forward=forward_first, check_finite_every=4
+    )
+    with pytest.raises(NonFiniteError, match="Step 3: the loss is nan"):
+        for _ in steps:
+            before.append(model.weight.item())
+    assert calls == noticed and len(set(before[:3])) == 3
+    assert set(before[3:]) <= {before[2]} and model.weight.item() == before[2]
+    # The same optimizer trains again afterwards.
+    next(train_steps(accelerator, model, optimizer, None, loader, half_squared, max_steps=1, forward=forward_first))
+    assert model.weight.item() != before[2]
+
+
 def test_a_mean_loss_is_refused_with_a_reason() -> None:
     accelerator, model, optimizer, loader = plain_parts(6)
     steps = train_steps(
