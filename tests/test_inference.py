@@ -1,0 +1,73 @@
+"""Using a model: best orders and coherence."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from sentorder import METHODS, SentenceOrderer
+from sentorder.data.formats import Document, to_dataset
+from sentorder.data.tokenization import tokenize
+from sentorder.evaluation import evaluate, evaluation_loader
+from sentorder.metrics import kendall_tau, positions_of
+
+
+@pytest.fixture(params=METHODS)
+def model(request: pytest.FixtureRequest, tiny_encoder: str) -> SentenceOrderer:
+    torch.manual_seed(0)
+    return SentenceOrderer.from_encoder(tiny_encoder, method=request.param)
+
+
+def test_best_orders_begin_with_the_best(model: SentenceOrderer, documents: list[Document]) -> None:
+    texts = [["One sentence."], ["It rained.", "We ran."], *(document.sentences for document in documents[:5])]
+    single, rankings = model.order(texts), model.best_orders(texts, 3)
+    assert [best.order for best in single] == [ranking[0].order for ranking in rankings]
+    assert [len(ranking) for ranking in rankings] == [1, 2, 3, 3, 3, 3, 3]
+    for text, ranking in zip(texts, rankings, strict=True):
+        assert len({tuple(found.order) for found in ranking}) == len(ranking)
+        assert [found.score for found in ranking] == sorted((found.score for found in ranking), reverse=True)
+        for found in ranking:
+            assert found.sentences == [text[index] for index in found.order] and 0 <= found.confidence <= 1
+
+
+def test_the_given_order_is_rated_and_cannot_leak(model: SentenceOrderer, documents: list[Document]) -> None:
+    text = documents[0].sentences
+    predicted = model.order([text])[0].sentences
+    for given in (text, text[::-1], predicted):
+        (score,) = model.score([given])
+        assert [given[index] for index in score.order] == predicted
+        assert score.tau == pytest.approx(kendall_tau(range(len(text)), [predicted.index(s) for s in given]))
+    assert model.score([predicted])[0].tau == pytest.approx(1.0)
+    assert model.score([predicted[::-1]])[0].tau == pytest.approx(-1.0)
+    assert math.isnan(model.score([["Alone."]])[0].tau)
+
+
+def test_the_likelihood_is_a_distribution_over_orders(tiny_encoder: str) -> None:
+    torch.manual_seed(0)
+    pointer = SentenceOrderer.from_encoder(tiny_encoder, method="pointer")
+    text = ["The sun rose.", "Birds sang in the trees.", "It was noon.", "Night fell."]
+    scores = pointer.score([list(given) for given in itertools.permutations(text)])
+    likelihoods = [score.log_likelihood for score in scores]
+    assert all(value is not None for value in likelihoods)
+    assert math.isclose(sum(math.exp(value) for value in likelihoods if value is not None), 1.0, rel_tol=1e-4)
+    best = pointer.order([text])[0]
+    assert pointer.score([best.sentences])[0].log_likelihood == pytest.approx(best.score, abs=1e-5)
+    assert SentenceOrderer.from_encoder(tiny_encoder, method="pairwise").score([text])[0].log_likelihood is None
+
+
+def test_sentences_that_are_alike_are_interchangeable(model: SentenceOrderer) -> None:
+    """Whichever copy comes first, it is no error."""
+    text = ["Knock.", "Who is it?", "Knock.", "Nobody answered.", "Knock."]
+    (best,) = model.order([text])
+    (score,) = model.score([best.sentences])
+    assert score.tau == pytest.approx(1.0) and score.order == [0, 1, 2, 3, 4]
+    documents = [Document("x", best.sentences), Document("y", ["Same.", "Same."])]
+    table = tokenize(to_dataset(documents), model.tokenizer, model.config.max_length)
+    accelerator = Accelerator(cpu=True)
+    result = evaluate(accelerator, model, evaluation_loader(accelerator, model, table, 2), table)
+    assert result.scores["kendall_tau"] == pytest.approx(1.0) and result.scores["perfect_match_ratio"] == 1.0
+    assert positions_of(result.records[1].order).tolist() == [0, 1]
