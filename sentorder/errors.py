@@ -8,3 +8,8 @@ class UserError(ValueError):
     argument and says what to do. The command line prints it without a traceback; library code may catch it as the
     ``ValueError`` that it is.
     """
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, in one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

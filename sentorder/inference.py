@@ -105,7 +105,7 @@ class OrderingMixin:
 
         ``names`` are what an error calls the documents.
         """
-        for item, ranking, _ in self._decoded(documents, k, batch_size, names):
+        for item, ranking, _ in self._decoded(documents, k, batch_size, names, rate=False):
             sentences = documents[item.planned.row]
             sources = shuffle_slots(item.sentence_ids, SHUFFLE_SEED, item.planned.epoch)
             orders = [[sources[slot] for slot in found.order] for found in ranking]
@@ -121,7 +121,7 @@ class OrderingMixin:
         self, documents: Sequence[Sequence[str]], *, batch_size: int = 32, names: Sequence[str] | None = None
     ) -> Iterator[tuple[int, Coherence]]:
         """Like :meth:`score`, but yields ``(index, coherence)`` as the batches are done, longest documents first."""
-        for item, (best, *_), log_likelihood in self._decoded(documents, 1, batch_size, names):
+        for item, (best, *_), log_likelihood in self._decoded(documents, 1, batch_size, names, rate=True):
             sources = shuffle_slots(item.sentence_ids, SHUFFLE_SEED, item.planned.epoch)
             order = in_source_order([sources[slot] for slot in best.order], documents[item.planned.row])
             tau = kendall_tau(positions_of(order), range(len(order)))
@@ -129,9 +129,9 @@ class OrderingMixin:
 
     @torch.no_grad()
     def _decoded(
-        self, documents: Sequence[Sequence[str]], k: int, batch_size: int, names: Sequence[str] | None
+        self, documents: Sequence[Sequence[str]], k: int, batch_size: int, names: Sequence[str] | None, *, rate: bool
     ) -> Iterator[tuple[EncodedDocument, list[Decoded], float | None]]:
-        """Each document with its k best orders and the log likelihood of the order in which it was given."""
+        """Each document with its k best orders and, if it is to be rated, the log likelihood of the given order."""
         if not documents:
             return
         model: Any = self
@@ -142,7 +142,7 @@ class OrderingMixin:
             cuts = describe_cuts(columns)
             if cuts:
                 logger.warning(cuts)
-            likelihood = model.method.log_likelihood
+            likelihood = model.method.log_likelihood if rate else None
             # Positions are for the likelihood alone; the slots do not depend on them, and no decoder sees them.
             collate = model.collator(seed=SHUFFLE_SEED, with_positions=likelihood is not None)
             for planned in GlobalPlan(columns["length"], batch_size):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .formats import Document, keep_orderable, read_file, read_table
 
 SPLITS = ("train", "validation", "test")
@@ -73,10 +73,7 @@ def load_split(
             return split_documents(documents, dataset)[split], notes
         whole = "this is all of it; if the model was trained on it, --split test is what it never saw."
         return documents, [*notes, whole]
-    split = split or "test"
-    if split not in readers:
-        raise UserError(f"--dataset {dataset}: has no {split} split, only {', '.join(readers)}.")
-    return keep_orderable(*readers[split]())
+    return keep_orderable(*_choose(readers, split or "test", dataset)())
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------
@@ -217,7 +214,7 @@ def _load_folder(path: Path) -> Dataset | DatasetDict:
             "train=FILE,validation=FILE,test=FILE for files."
         ) from None
     except Exception as error:  # pyarrow and datasets raise a dozen kinds for a broken folder
-        raise UserError(f"--dataset {path}: cannot be read ({_first_line(error)}).") from None
+        raise UserError(f"--dataset {path}: cannot be read ({first_line(error)}).") from None
 
 
 def _load_from_hub(name: str, config: str | None, revision: str | None) -> DatasetDict:
@@ -226,9 +223,5 @@ def _load_from_hub(name: str, config: str | None, revision: str | None) -> Datas
     except Exception as error:  # the Hub client, pyarrow and datasets raise dozens of kinds
         raise UserError(
             f"--dataset {name}: there is no such file or folder, and no data set of that name could be loaded from the "
-            f"Hugging Face Hub ({_first_line(error)})."
+            f"Hugging Face Hub ({first_line(error)})."
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
