@@ -3,14 +3,22 @@
 The names below are imported on first use, so that ``import sentorder`` is fast and touches no device.
 """
 
+import signal
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .errors import end_on_interrupt
 
 if TYPE_CHECKING:
     from .arguments import TrainArguments
     from .errors import UserError
     from .methods import METHODS
     from .modeling import SentenceOrderer, SentenceOrdererConfig
+
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # `python -m sentorder...` has begun and imports torch for seconds; `run_command` takes over from here.
+    signal.signal(signal.SIGINT, end_on_interrupt)
 
 __version__ = "0.1.0"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import yaml
 from transformers.hf_argparser import HfArgumentParser
 
 from .arguments import CheckedArguments
-from .errors import UserError
+from .errors import INTERRUPTED, INTERRUPTED_CODE, UserError, end_on_interrupt
 
 Arguments = TypeVar("Arguments", bound=CheckedArguments)
 
@@ -182,13 +183,14 @@ def write_arguments(arguments: CheckedArguments, path: Path) -> None:
 
 USER_ERROR_CODE = 2
 DIVERGED_CODE = 3
-INTERRUPTED_CODE = 130
 
 
 def run_command(command: Callable[[], Any]) -> None:
     """Run a command line program: a user's mistake is a sentence and exit code 2, a loss or output that is not
     finite a sentence and exit code 3, Ctrl-C exit code 130."""
     try:
+        if signal.getsignal(signal.SIGINT) is end_on_interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # an exception again, so that files get closed
         command()
     except UserError as error:
         rank = os.environ.get("RANK", "0")
@@ -200,7 +202,7 @@ def run_command(command: Callable[[], Any]) -> None:
         print(f"sentorder: error: {error}", file=sys.stderr)
         sys.exit(DIVERGED_CODE)
     except KeyboardInterrupt:
-        print("sentorder: interrupted", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         sys.exit(INTERRUPTED_CODE)
     except BrokenPipeError:  # somebody piped the output into head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

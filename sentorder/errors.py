@@ -1,4 +1,11 @@
-"""The one exception that means: what the user gave is wrong, and here is the way out."""
+"""The one exception that means: what the user gave is wrong, and here is the way out; and how Ctrl-C is told."""
+
+import os
+import sys
+
+INTERRUPTED = "sentorder: interrupted"
+INTERRUPTED_CODE = 130
+"""What a command says after Ctrl-C, and its exit code."""
 
 
 class UserError(ValueError):
@@ -13,3 +20,9 @@ class UserError(ValueError):
 def first_line(error: Exception) -> str:
     """What another library's error says, in one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def end_on_interrupt(number: int, frame: object) -> None:
+    """Handler of SIGINT while a command is still importing: C++ code that is entered then aborts on an exception."""
+    print(INTERRUPTED, file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED_CODE)

@@ -172,7 +172,7 @@ def main() -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"--output_dir {folder}: cannot be made ({error.strerror}).") from None
+            raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror}); choose another.") from None
     with accelerator_for(mixed_precision=arguments.mixed_precision, cpu_threads=arguments.cpu_threads) as accelerator:
         model = SentenceOrderer.from_pretrained(str(arguments.model_path)).to(accelerator.device)
         table = tokenize(to_dataset(documents), model.tokenizer, model.config.max_length)

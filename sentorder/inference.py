@@ -132,6 +132,9 @@ class OrderingMixin:
         self, documents: Sequence[Sequence[str]], k: int, batch_size: int, names: Sequence[str] | None, *, rate: bool
     ) -> Iterator[tuple[EncodedDocument, list[Decoded], float | None]]:
         """Each document with its k best orders and, if it is to be rated, the log likelihood of the given order."""
+        for name, value in (("k", k), ("batch_size", batch_size)):
+            if value < 1:
+                raise UserError(f"{name} {value}: must be at least 1.")
         if not documents:
             return
         model: Any = self

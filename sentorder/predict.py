@@ -11,7 +11,8 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from typing import IO, Literal, TypeVar
+from pathlib import Path
+from typing import Literal, TypeVar
 
 import torch
 import transformers
@@ -19,7 +20,7 @@ import transformers
 from .arguments import PredictArguments
 from .checkpoint import check_is_orderer
 from .command_line import parse_arguments, run_command
-from .data.formats import Document, open_text, parse_documents
+from .data.formats import Document, not_utf8, parse_documents
 from .errors import UserError
 from .inference import Coherence, Ordered
 from .modeling import SentenceOrderer
@@ -41,19 +42,20 @@ Layout = Literal["text", "json", "<eos>", "tab"]
 Result = TypeVar("Result")
 
 
-def read_input(stream: IO[str], name: str) -> tuple[list[Document], Layout]:
-    """The documents of a stream, and in which layout they came.
+def read_input(data: bytes, name: str) -> tuple[list[Document], Layout]:
+    """The documents of a file, and in which layout they came.
 
     Raises:
         UserError: if there are none, or a line is malformed.
     """
     try:
-        text = stream.read()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 text (byte {error.start}); convert it to UTF-8 first.") from None
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise not_utf8(data, name) from None
     first_line = text.lstrip().partition("\n")[0]
-    if first_line.startswith("["):
+    if first_line.startswith(("[{", '["')):
         raise UserError(f'{name}: looks like one JSON list; give JSON lines, one object with "sentences" per line.')
+    lines = io.StringIO(text, newline=None)  # whatever ends a line: \n, \r\n or \r
     signs: dict[Layout, bool] = {
         "json": first_line.startswith("{"),
         "<eos>": "<eos>" in first_line,
@@ -61,12 +63,12 @@ def read_input(stream: IO[str], name: str) -> tuple[list[Document], Layout]:
     }
     for layout, found in signs.items():
         if found:
-            documents = list(parse_documents(io.StringIO(text), name))
+            documents = list(parse_documents(lines, name))
             for document in documents:
                 if not document.sentences or not all(sentence.strip() for sentence in document.sentences):
                     raise UserError(f"{document.origin}: has an empty sentence or none at all; repair or remove it.")
             return documents, layout
-    blocks = read_blocks(io.StringIO(text))
+    blocks = read_blocks(lines)
     if not blocks:
         raise UserError(f"{name}: there is no text. Give one sentence per line and a blank line between documents.")
     numbered = enumerate(blocks, start=1)
@@ -116,11 +118,11 @@ def format_scores(documents: Sequence[Document], scores: Sequence[Coherence], la
     return "\n".join("\t".join(row) for row in rows)
 
 
-def _open_input(file: str | None) -> tuple[IO[str], str]:
+def _read_bytes(file: str | None) -> tuple[bytes, str]:
     if file is None or file == "-":
-        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig"), "standard input"
+        return sys.stdin.buffer.read(), "standard input"
     try:
-        return open_text(file), file
+        return Path(file).read_bytes(), file
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file.") from None
     except OSError as error:
@@ -146,9 +148,7 @@ def main() -> None:
         positional=_add_file,
     )
     check_is_orderer(str(arguments.model_path))
-    stream, name = _open_input(rest.file)
-    with stream:
-        documents, layout = read_input(stream, name)
+    documents, layout = read_input(*_read_bytes(rest.file))
     transformers.utils.logging.disable_progress_bar()
     model = SentenceOrderer.from_pretrained(str(arguments.model_path))
     model.to(torch.accelerator.current_accelerator() or torch.device("cpu"))  # type: ignore[arg-type]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from sentorder import SentenceOrderer
 from sentorder.data.formats import Document
 from sentorder.data.sources import load_split
 
@@ -76,6 +79,14 @@ def tiny_encoder(documents: list[Document], tmp_path_factory: pytest.TempPathFac
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def model_path(tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The model/ folder of a run that never was."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    SentenceOrderer.from_encoder(tiny_encoder).save_pretrained(folder)
+    return str(folder)
+
+
 def _words(sentence: str) -> list[str]:
     return "".join(letter if letter.isalnum() else " " for letter in sentence.lower()).split()
 
@@ -91,31 +102,67 @@ def fresh_accelerate() -> Iterator[None]:
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="session")
+def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """See tests/command_server.py."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path_factory.mktemp("hf"))}
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("command_server.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env={**environment, "PYTHONPATH": str(REPOSITORY)},
+    ) as server:
+        yield server
+        assert server.stdin is not None
+        server.stdin.close()
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, command_server: subprocess.Popen[str]) -> Run:
     """Run a command in a folder that is not the repository, as a user would; standard input is empty unless given."""
 
     def run_command(*command: str, stdin: str | bytes = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        given = stdin if isinstance(stdin, bytes) else stdin.encode()
+        variables = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
+        if command[:2] == ("python", "-m") and command[2].startswith("sentorder."):
+            return _forked(command_server, command, given, tmp_path, variables)
         if command[0] == "accelerate":
             command = (sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:])
         elif command[0] == "python":
             command = (sys.executable, *command[1:])
-        result = subprocess.run(
-            command,
-            input=stdin if isinstance(stdin, bytes) else stdin.encode(),
-            capture_output=True,
-            cwd=tmp_path,
-            timeout=600,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), **environment},
-        )
-        return subprocess.CompletedProcess(
-            result.args,
-            result.returncode,
-            result.stdout.decode(errors="replace"),
-            result.stderr.decode(errors="replace"),
-        )
+        variables["HF_HOME"] = str(tmp_path / "hf")
+        result = subprocess.run(command, input=given, capture_output=True, cwd=tmp_path, timeout=600, env=variables)
+        return _completed(command, result.returncode, result.stdout, result.stderr)
 
     return run_command
+
+
+def _forked(
+    server: subprocess.Popen[str], command: tuple[str, ...], stdin: bytes, folder: Path, variables: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    assert server.stdin is not None and server.stdout is not None
+    with tempfile.TemporaryDirectory() as streams:
+        paths = [Path(streams) / name for name in ("stdin", "stdout", "stderr")]
+        paths[0].write_bytes(stdin)
+        request = {
+            "module": command[2],
+            "arguments": command[3:],
+            "folder": str(folder),
+            "environment": variables,
+            "streams": [str(path) for path in paths],
+        }
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        if not select.select([server.stdout], [], [], 600)[0]:
+            server.kill()
+            raise TimeoutError(f"{' '.join(command)}: not done after 600 seconds")
+        return _completed(command, int(server.stdout.readline()), *(path.read_bytes() for path in paths[1:]))
+
+
+def _completed(command: tuple[str, ...], code: int, stdout: bytes, stderr: bytes) -> subprocess.CompletedProcess[str]:
+    return subprocess.CompletedProcess(command, code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

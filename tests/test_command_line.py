@@ -141,13 +141,6 @@ def test_configurations_parse_and_say_how_to_start_them(path: Path) -> None:
 # --- prediction -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def model_path(tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("trained") / "model"
-    SentenceOrderer.from_encoder(tiny_encoder).save_pretrained(folder)
-    return str(folder)
-
-
 BLOCKS = "The sun rose.\nIt set.\nNoon came.\n\n\nOne.\n  Two.  \n"
 
 
@@ -227,56 +220,7 @@ def test_fixed_shapes_give_the_same_numbers(run: Run, tiny_encoder: str, small_d
             assert row[name] == pytest.approx(padded[name], rel=1e-4)
 
 
-# --- mistakes -------------------------------------------------------------------------------------------------------
-
-MISTAKES = [
-    ("train", ["--bogus", "1"], "--bogus: there is no such argument"),
-    ("train", ["--method", "magic"], "--method magic: choose one of regression, pairwise"),
-    ("train", ["--dataset", "tales"], "no data set and no file of that name"),
-    ("train", ["--dataset", "missing.jsonl"], "missing.jsonl: there is no such file"),
-    ("train", ["--dataset", "empty.jsonl"], "empty.jsonl: the file holds no documents"),
-    ("train", ["--dataset", "broken.jsonl"], "broken.jsonl, line 2: not valid JSON"),
-    ("train", ["--dataset", "."], "--dataset .: is a folder, but not one that save_to_disk"),
-    ("train", ["--model_name_or_path", "empty"], "empty: holds no model (there is no config.json in it)"),
-    ("train", ["--model_name_or_path", "no/such"], "no/such: there is no such folder, and no model of that name"),
-    ("train", ["--model_name_or_path", "torn"], "torn: holds no tokenizer files"),
-    ("train", ["--config", "bad.yaml"], "--config bad.yaml: there is no argument 'speed'"),
-    ("evaluation", [], "--model_path is missing"),
-    ("evaluation", ["--model_path", "nowhere/model"], "nowhere/model: there is no such folder"),
-    ("evaluation", ["--model_path", "MODEL", "--dataset", "missing.tsv"], "missing.tsv: there is no such file"),
-    ("evaluation", ["--model_path", "MODEL", "--output_dir", "taken"], "taken: holds a training run"),
-    ("predict", ["--model_path", "ENCODER"], "holds a bert model, not one trained by sentorder"),
-    ("predict", ["--model_path", "MODEL", "missing.txt"], "missing.txt: there is no such file"),
-    ("predict", ["--model_path", "MODEL"], "standard input: there is no text"),
-    ("predict", ["--model_path", "MODEL", "broken.jsonl"], "broken.jsonl, line 2: not valid JSON"),
-    ("predict", ["--model_path", "parent"], "parent: holds no model (there is no config.json in it); did you mean"),
-    ("predict", ["--model_path", "MODEL", "list.json"], "list.json: looks like one JSON list; give JSON lines"),
-    ("predict", ["--model_path", "MODEL", "latin.txt"], "latin.txt: not UTF-8 text"),
-]
-
-
-@pytest.mark.parametrize(("command", "arguments", "message"), MISTAKES)
-def test_a_mistake_is_one_sentence(
-    run: Run, tiny_encoder: str, model_path: str, tmp_path: Path, command: str, arguments: list[str], message: str
-) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "arguments.yaml").write_text("")
-    (tmp_path / "torn" / "config.json").write_text('{"model_type": "bert"}')
-    (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "broken.jsonl").write_text('{"sentences": ["a", "b"]}\n{"sentences": [\n')
-    (tmp_path / "list.json").write_text('[{"sentences": ["a", "b"]}]')
-    (tmp_path / "parent" / "model").mkdir(parents=True)
-    (tmp_path / "parent" / "model" / "config.json").write_text("{}")
-    (tmp_path / "bad.yaml").write_text("speed: 3\n")
-    (tmp_path / "latin.txt").write_bytes("Grüße.\nZwei.\n".encode("latin-1"))
-    arguments = [{"MODEL": model_path, "ENCODER": tiny_encoder}.get(argument, argument) for argument in arguments]
-    result = run("python", "-m", f"sentorder.{command}", *arguments)
-    assert result.returncode == 2
-    assert message in result.stderr and "Traceback" not in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert result.stdout == "" and not (tmp_path / "runs").exists()
+# --- the rest -------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_diverges_ends_with_a_sentence(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:

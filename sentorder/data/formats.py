@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from datasets import Dataset
 
@@ -113,22 +113,27 @@ def read_file(path: str | Path) -> list[Document]:
     """
     path = Path(path)
     try:
-        with open_text(path) as lines:
+        with open(path, encoding="utf-8-sig") as lines:  # with or without a byte-order mark
             documents = list(parse_documents(lines, str(path)))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); convert it to UTF-8 first.") from None
+    except UnicodeDecodeError:
+        raise not_utf8(path.read_bytes(), str(path)) from None
     if not documents:
         raise UserError(f"{path}: the file holds no documents.")
     return documents
 
 
-def open_text(path: str | Path) -> IO[str]:
-    """Open a UTF-8 text file, with or without a byte-order mark."""
-    return open(path, encoding="utf-8-sig")
+def not_utf8(data: bytes, name: str) -> UserError:
+    """The error for a file whose bytes are not UTF-8, naming the line of the first that is not."""
+    try:
+        data.decode("utf-8")
+        line = 1
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+    return UserError(f"{name}, line {line}: not UTF-8 text; convert the file to UTF-8 first.")
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def _splits_of_source(
     path = Path(source)
     if path.is_dir():
         return _splits_of_tables(_load_folder(path), source, split)
-    if not path.exists() and HUB_NAME.fullmatch(source) and not path.parent.is_dir():
+    if not path.exists() and HUB_NAME.fullmatch(source) and not path.parent.exists():
         return _splits_of_tables(_load_from_hub(source, config, revision), source, split)
     for flag, value in (("--dataset_config_name", config), ("--dataset_revision", revision)):
         if value is not None:
