@@ -23,6 +23,12 @@ def test_the_bundled_corpus_is_complete() -> None:
     assert {document.genre for document in everything} == {"story", "procedure", "expository"}
     texts = {name: {tuple(document.sentences) for document in documents} for name, documents in splits.items()}
     assert not texts["train"] & texts["test"] and not texts["train"] & texts["validation"]
+    assert load_splits("train=stories,validation=stories:test").splits == {
+        "train": splits["train"],
+        "validation": splits["test"],
+    }
+    with pytest.raises(UserError, match="has no training split, only train, validation, test"):
+        load_splits("train=stories:training")
 
 
 def test_a_file_is_split_by_its_texts_alone() -> None:

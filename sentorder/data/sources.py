@@ -121,9 +121,6 @@ WHOLE = "whole"
 
 def _splits_of(dataset: str, config: str | None, revision: str | None) -> dict[str, Reader]:
     """The splits behind a value of ``--dataset``; nothing but a data set on the Hub is read yet."""
-    if dataset in BUNDLED:
-        folder = Path(str(resources.files(__package__))) / BUNDLED[dataset]
-        return {split: _file_reader(folder / f"{split}.jsonl") for split in SPLITS}
     if "=" not in dataset or Path(dataset).exists():
         return _splits_of_source(dataset, config, revision)
     sources: dict[str, str] = {}
@@ -147,7 +144,7 @@ def _without_split(source: str) -> tuple[str, str | None]:
     if Path(source).exists() or ":" not in source:
         return source, None
     name, _, split = source.rpartition(":")
-    return (name, split) if Path(name).is_dir() or HUB_NAME.fullmatch(name) else (source, None)
+    return (name, split) if name in BUNDLED or Path(name).is_dir() or HUB_NAME.fullmatch(name) else (source, None)
 
 
 def _choose(readers: dict[str, Reader], split: str, source: str) -> Reader:
@@ -159,6 +156,10 @@ def _choose(readers: dict[str, Reader], split: str, source: str) -> Reader:
 def _splits_of_source(
     source: str, config: str | None, revision: str | None, *, split: str | None = None
 ) -> dict[str, Reader]:
+    if source in BUNDLED:
+        folder = Path(str(resources.files(__package__))) / BUNDLED[source]
+        readers = {name: _file_reader(folder / f"{name}.jsonl") for name in SPLITS}
+        return readers if split is None else {split: _choose(readers, split, source)}
     path = Path(source)
     if path.is_dir():
         return _splits_of_tables(_load_folder(path), source, split)
