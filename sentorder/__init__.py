@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from .methods import METHODS
     from .modeling import SentenceOrderer, SentenceOrdererConfig
 
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+if (
+    sys.argv[:1] == ["-m"]
+    and any(word.startswith(f"{__name__}.") for word in sys.orig_argv)
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
     # `python -m sentorder...` has begun and imports torch for seconds; `run_command` takes over from here.
     signal.signal(signal.SIGINT, end_on_interrupt)
 

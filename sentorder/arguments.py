@@ -92,11 +92,11 @@ class OptimizationArguments:
     _argument_group_name: ClassVar[str] = "training"
 
     per_device_train_batch_size: Annotated[int, Between(1, 65536)] = _option(
-        16, "Documents per micro-batch. A step has this x gradient_accumulation_steps x processes."
+        8, "Documents per micro-batch. A step has this x gradient_accumulation_steps x processes."
     )
     gradient_accumulation_steps: Annotated[int, Between(1, 65536)] = _option(1, "Micro-batches per optimizer step.")
     num_train_epochs: Annotated[float, Between(0, 1e6)] = _option(
-        1.75, "Passes over the training documents; may be a fraction."
+        1.5, "Passes over the training documents; may be a fraction."
     )
     max_steps: Annotated[int, Between(-1, 10**9)] = _option(
         -1, "Optimizer steps; if above 0 it overrides num_train_epochs."

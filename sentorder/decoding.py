@@ -84,7 +84,7 @@ def decode_choices(
     assert states is not None
     _refuse_non_finite(states[slot_mask])
     batch, slots = slot_mask.shape
-    width = max(BEAMS, k)
+    width = max(BEAMS, 4 * k)  # the tail of a beam is poor: a wider one finds more of the k best
     counts = slot_mask.sum(dim=1)
     rows = torch.arange(batch, device=states.device)[:, None]
 

@@ -186,7 +186,7 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers raises a bare one for a broken file, transformers a dozen kinds
         raise _not_loadable(str(source), error) from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:  # MiniLM's file pads and cuts to 128
@@ -203,6 +203,8 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
 
 def add_missing_embeddings(encoder: PreTrainedModel, tokenizer: Any) -> None:
     """Make room for a marker that :func:`load_tokenizer` added; it begins as the mean of all tokens.
+
+    (In a table with a spare row it begins as what stands there.)
 
     Args:
         encoder: its embedding table grows if it has no spare row for the marker.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,7 @@ def main() -> None:
             raise UserError(f"--output_dir {folder}: holds a training run, whose predictions.jsonl would be replaced.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()  # the results come last: find out now whether they can
         except OSError as error:
             raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror}); choose another.") from None
     with accelerator_for(mixed_precision=arguments.mixed_precision, cpu_threads=arguments.cpu_threads) as accelerator:

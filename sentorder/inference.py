@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -40,7 +42,8 @@ class Coherence(NamedTuple):
     tau: float
     """Kendall's tau of the given order against the predicted one, -1 to 1; NaN for one sentence."""
     log_likelihood: float | None
-    """Log probability of the given order under the model; None for a method that has none."""
+    """Log probability of the given order under the model; None for a method that has none. Copies are told apart in
+    it, so a document with copies of a sentence seems less likely than its text is."""
     order: list[int]
     """The predicted order: indices into the given sentences."""
     confidence: float
@@ -69,6 +72,8 @@ class OrderingMixin:
     def best_orders(self, documents: Sequence[Sequence[str]], k: int, *, batch_size: int = 32) -> list[list[Ordered]]:
         """The k best orders of each document, best first; a document of n sentences has no more than n!.
 
+        They are the best of all where the decoder is exact, else of those that it looks at (see ``decoding.py``).
+
         Args:
             documents: the sentences of each document, in any order.
             k: at least 1.
@@ -77,7 +82,7 @@ class OrderingMixin:
         Raises:
             UserError: as :meth:`order`.
         """
-        found = dict(self.iter_orders(_checked(documents), k, batch_size=batch_size))
+        found = dict(self.iter_orders(documents, k, batch_size=batch_size))
         return [found[index] for index in range(len(documents))]
 
     def score(self, documents: Sequence[Sequence[str]], *, batch_size: int = 32) -> list[Coherence]:
@@ -90,7 +95,7 @@ class OrderingMixin:
         Raises:
             UserError: as :meth:`order`.
         """
-        found = dict(self.iter_scores(_checked(documents), batch_size=batch_size))
+        found = dict(self.iter_scores(documents, batch_size=batch_size))
         return [found[index] for index in range(len(documents))]
 
     def iter_orders(
@@ -108,12 +113,15 @@ class OrderingMixin:
         for item, ranking, _ in self._decoded(documents, k, batch_size, names, rate=False):
             sentences = documents[item.planned.row]
             sources = shuffle_slots(item.sentence_ids, SHUFFLE_SEED, item.planned.epoch)
-            orders = [[sources[slot] for slot in found.order] for found in ranking]
+            distinct: dict[tuple[int, ...], Decoded] = {}  # orders that differ in copies alone are one
+            for found in ranking:
+                order = in_source_order([sources[slot] for slot in found.order], sentences)
+                distinct.setdefault(tuple(order), found)
             yield (
                 item.planned.row,
                 [
-                    Ordered(order, [sentences[i] for i in order], found.confidence, found.score)
-                    for order, found in zip(orders, ranking, strict=True)
+                    Ordered(list(order), [sentences[i] for i in order], found.confidence, found.score)
+                    for order, found in list(distinct.items())[:k]
                 ],
             )
 
@@ -133,8 +141,9 @@ class OrderingMixin:
     ) -> Iterator[tuple[EncodedDocument, list[Decoded], float | None]]:
         """Each document with its k best orders and, if it is to be rated, the log likelihood of the given order."""
         for name, value in (("k", k), ("batch_size", batch_size)):
-            if value < 1:
-                raise UserError(f"{name} {value}: must be at least 1.")
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} {value}: must be a whole number, at least 1.")
+        _check_documents(documents, names)
         if not documents:
             return
         model: Any = self
@@ -152,17 +161,26 @@ class OrderingMixin:
                 items = [EncodedDocument(document, columns["sentence_ids"][document.row]) for document in planned]
                 batch = {name: tensor.to(model.device) for name, tensor in collate(items).items()}
                 output = model(**batch)
-                rankings = model.decode(output, batch["slot_mask"], k=k)
+                # Among more orders there are k that differ in more than copies.
+                spare = max(_arrangements(documents[item.planned.row]) for item in items) if k > 1 else 1
+                rankings = model.decode(output, batch["slot_mask"], k=k * spare)
                 likelihoods = [None] * len(items) if likelihood is None else likelihood(output, batch).tolist()
                 yield from zip(items, rankings, likelihoods, strict=True)
         finally:
             model.train(was_training)
 
 
-def _checked(documents: Sequence[Sequence[str]]) -> list[list[str]]:
+def _arrangements(sentences: Sequence[str]) -> int:
+    """In how many ways the copies of a document can change places; no more than 24 are counted."""
+    return min(math.prod(math.factorial(count) for count in Counter(sentences).values()), 24)
+
+
+def _check_documents(documents: Sequence[Sequence[str]], names: Sequence[str] | None) -> None:
     for number, document in enumerate(documents):
-        if isinstance(document, str) or not all(isinstance(sentence, str) for sentence in document):
-            raise UserError(f"documents[{number}]: a document is a list of sentences, each a string.")
+        name = names[number] if names else f"documents[{number}]"
+        if not isinstance(document, Sequence) or isinstance(document, str):
+            raise UserError(f"{name}: a document is a list of sentences, each a string.")
+        if not all(isinstance(sentence, str) for sentence in document):
+            raise UserError(f"{name}: a document is a list of sentences, each a string.")
         if len(document) == 0 or not all(sentence.strip() for sentence in document):
-            raise UserError(f"documents[{number}]: has an empty sentence or none at all.")
-    return [list(document) for document in documents]
+            raise UserError(f"{name}: has an empty sentence or none at all; repair or remove it.")

@@ -105,7 +105,7 @@ def train_steps(
         if hasattr(train_loader, "set_epoch"):
             train_loader.set_epoch(epoch)
         steps_before = number
-        with _closing(accelerator, train_loader) as batches:
+        with _closing(accelerator, train_loader) as batches, guard:
             for window, ends_epoch in windows(batches, gradient_accumulation_steps):
                 model.train()  # somebody may have evaluated in between
                 count = _total(accelerator, sum(weights_of(batch).sum() for batch in window))
@@ -238,10 +238,16 @@ class _FiniteGuard:
         self.optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # the one that Accelerate has wrapped
         skips = getattr(self.optimizer, "_step_supports_amp_scaling", False) and not self.scaled
         self.every = every if skips else 1
-        if hasattr(self.optimizer, "found_inf"):  # of a training that ended before
-            del self.optimizer.found_inf
         # Number, loss and gradient norm of the first step that was not finite; zeros as long as all were.
         self.failed = torch.zeros(3, device=accelerator.device)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        """Whatever happens, leave no optimizer behind that skips its steps."""
+        if hasattr(self.optimizer, "found_inf"):
+            del self.optimizer.found_inf
 
     def check(self, number: int, loss: torch.Tensor, gradient_norm: torch.Tensor, *, wait: bool) -> None:
         """Look at a step before the optimizer makes it; the host waits every so many steps, or where told to."""

@@ -63,11 +63,7 @@ def read_input(data: bytes, name: str) -> tuple[list[Document], Layout]:
     }
     for layout, found in signs.items():
         if found:
-            documents = list(parse_documents(lines, name))
-            for document in documents:
-                if not document.sentences or not all(sentence.strip() for sentence in document.sentences):
-                    raise UserError(f"{document.origin}: has an empty sentence or none at all; repair or remove it.")
-            return documents, layout
+            return list(parse_documents(lines, name)), layout
     blocks = read_blocks(lines)
     if not blocks:
         raise UserError(f"{name}: there is no text. Give one sentence per line and a blank line between documents.")
@@ -151,7 +147,7 @@ def main() -> None:
     documents, layout = read_input(*_read_bytes(rest.file))
     transformers.utils.logging.disable_progress_bar()
     model = SentenceOrderer.from_pretrained(str(arguments.model_path))
-    model.to(torch.accelerator.current_accelerator() or torch.device("cpu"))  # type: ignore[arg-type]
+    model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))  # type: ignore[arg-type]
     if arguments.cpu_threads is not None:
         torch.set_num_threads(arguments.cpu_threads)
     sentences, names = [document.sentences for document in documents], [document.origin for document in documents]

@@ -173,7 +173,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
                 max_steps=total_steps,
                 gradient_accumulation_steps=arguments.gradient_accumulation_steps,
                 max_grad_norm=arguments.max_grad_norm,
-                # Waiting for a CPU costs nothing; an accelerator runs on until the next log line.
+                # Waiting for a CPU costs nothing; an accelerator need not be waited for until the next log line.
                 check_finite_every=1 if accelerator.device.type == "cpu" else arguments.logging_steps,
             ):
                 log.advance()

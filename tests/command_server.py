@@ -26,7 +26,7 @@ def become(request: dict[str, Any]) -> None:
         os.dup2(os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.path[0] = request["folder"]
     sys.argv = [request["module"], *request["arguments"]]
-    sys.modules.pop(request["module"])  # it is to run as __main__
+    sys.modules.pop(request["module"], None)  # it is to run as __main__
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 

@@ -28,7 +28,7 @@ SCRIPTS: Rows = [
     ["a zero \0 byte", "a line\u2028separator", "\ufeffa mark in the middle"],
 ]
 SKIPPED: Rows = [["alone"], [], ["one", "  "], ["", "two"]]
-LONG: Rows = [["word " * 20_000, "A short one.", "Another."], ["x" * 100_000, "A short one.", "Another."]]
+LONG: Rows = [["word" + " word" * 20_000, "A short one.", "Another."], ["x" * 100_000, "A short one.", "Another."]]
 DUPLICATES: Rows = [["the same", "the same", "the same"], ["again", "again"]]
 MANY: Rows = [[f"Sentence {number}." for number in range(2000)]]
 
@@ -71,9 +71,11 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "latin.jsonl").write_bytes((lines(GOOD) + '{"sentences": ["Grüße.", "b"]}').encode("latin-1"))
     (tmp_path / "latin.txt").write_bytes("Eins.\nGrüße.\n".encode("latin-1"))
     (tmp_path / "wide.jsonl").write_bytes(lines(GOOD).encode("utf-16"))
-    for folder in ("nothing", "torn", "taken", "parent/model"):
+    for folder in ("nothing", "torn", "spoilt", "taken", "parent/model"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "torn" / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "spoilt" / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "spoilt" / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "magic"}}')
     (tmp_path / "taken" / "arguments.yaml").write_text("")
     (tmp_path / "parent" / "model" / "config.json").write_text("{}")
     Dataset.from_dict({"story": ["a"], "title": ["b"]}).save_to_disk(str(tmp_path / "columns"))
@@ -111,7 +113,7 @@ MISTAKES = [
     (TRAIN + "null.jsonl", 'null.jsonl, line 3: "sentences" must be a list of strings'),
     (TRAIN + "no-list.jsonl", 'no-list.jsonl, line 3: "sentences" must be a list of strings'),
     (TRAIN + "number.jsonl", 'number.jsonl, line 3: "sentences" must be a list of strings'),
-    (TRAIN + "half.jsonl", "half.jsonl, line 1: a sentence holds half a character"),
+    (TRAIN + "half.jsonl", "half.jsonl, line 1: 'b \\ud83d' holds half a character"),
     (PREDICT + "list.json", "list.json: looks like one JSON list; give JSON lines"),
     (PREDICT + "skipped.jsonl", "skipped.jsonl, line 12: has an empty sentence or none at all"),
     # a document
@@ -125,6 +127,9 @@ MISTAKES = [
     # columns and splits
     (TRAIN + "columns", 'columns: expected a column "sentences" (or "text" and "so_targets"); its columns are: story'),
     (TRAIN + "train=splits:training", "--dataset splits: has no training split, only train, validation"),
+    (TRAIN + "train=good.jsonl,validation=good.jsonl", "train and validation would be the same documents"),
+    (TRAIN + "splits:train", "--dataset splits:train: say for which split it is, as in test=splits:train"),
+    (TRAIN + "good.jsonl --dataset_revision v1", "--dataset_revision v1: only a data set on the Hub has one"),
     (TRAIN + "test=good.jsonl", "--dataset test=good.jsonl: has no train split; give train=FILE"),
     (TRAIN + "train=good.jsonl", "has no validation split; give validation=FILE or --eval_strategy no"),
     (TRAIN + "train=good.jsonl,dev=good.jsonl", "(each at most once), found 'dev=good.jsonl'"),
@@ -142,6 +147,7 @@ MISTAKES = [
     ("train --model_name_or_path nothing", "nothing: holds no model (there is no config.json in it)"),
     ("train --model_name_or_path no/such", "no/such: there is no such folder, and no model of that name"),
     ("train --model_name_or_path torn", "torn: holds no tokenizer files"),
+    ("train --model_name_or_path spoilt", "spoilt: "),
     ("evaluation", "--model_path is missing"),
     ("evaluation --model_path nowhere/model", "nowhere/model: there is no such folder"),
     ("predict --model_path ENCODER", "holds a bert model, not one trained by sentorder"),

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import ClusterConfig
 
 from sentorder import SentenceOrderer
+from sentorder.predict import main as predict_main
 from tests.conftest import REPOSITORY, Run, read_metrics
 
 CONFIGS = REPOSITORY / "accelerate_configs"
@@ -196,6 +198,19 @@ def test_predict_rates_the_given_order(run: Run, tiny_encoder: str, tmp_path: Pa
     table = [line.split("\t") for line in result.stdout.splitlines()]
     assert table[0] == ["tau", "log_likelihood", "confidence", "document"]
     assert [row[0] for row in table[1:]] == ["1.0000", "-1.0000", "-"] and table[3][3] == "Alone."
+
+
+def test_predict_takes_the_cpu_where_torch_knows_of_gpus_but_there_is_none(
+    model_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a CUDA build of torch answers on a machine without a GPU."""
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda check_available=False: None if check_available else "cuda:0"
+    )
+    (tmp_path / "two.txt").write_text("One.\nTwo.\n")
+    monkeypatch.setattr(sys, "argv", ["predict", "--model_path", model_path, str(tmp_path / "two.txt")])
+    predict_main()
+    assert sorted(capsys.readouterr().out.splitlines()) == ["One.", "Two."]
 
 
 def test_predict_gives_several_orders(run: Run, model_path: str) -> None:

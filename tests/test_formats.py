@@ -40,10 +40,12 @@ def test_layouts(tmp_path: Path, content: str, expected: list[object]) -> None:
         (b'{"sentences": null}\n', 'line 1: "sentences" must be a list of strings'),
         (b'{"sentences": "a b"}\n', 'line 1: "sentences" must be a list of strings'),
         (b'{"sentences": ["a", 3]}\n', 'line 1: "sentences" must be a list of strings'),
-        (b'{"sentences": ["a", "\\ud83d"]}\n', "line 1: a sentence holds half a character"),
+        (b'{"sentences": ["a", "\\ud83d"]}\n', "holds half a character (a lone surrogate)"),
         (b'{"a":' * 20000 + b"\n", "line 1: not a document (the JSON is nested too deeply)"),
         (b"just some text\n", "this layout is not known"),
-        (b'{"sentences": ["a", "\xff"]}\n', "not UTF-8 text"),
+        (b'{"id": "\\ud800", "sentences": ["a", "b"]}\n', "line 1: '\\ud800' holds half a character"),
+        (b'{"sentences": ["a", "b"], "n": ' + b"9" * 5000 + b"}\n", "line 1: not a document (Exceeds the limit"),
+        (b'{"sentences": ["a", "b"]}\n{"sentences": ["a", "\xff"]}\n', "line 2: not UTF-8 text"),
     ],
 )
 def test_malformed_files_name_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -102,6 +104,7 @@ TUTORIAL = {"text": ["[CLS] a [CLS] b"], "so_targets": [[0, 1]]}
         ({"sentences": ["a b"]}, 't, row 0: "sentences" must be a list of strings'),
         ({"sentences": []}, "t: the table holds no documents"),
         (TUTORIAL | {"so_targets": [[0, 2]]}, 't, row 0: "so_targets" must give the position'),
+        (TUTORIAL | {"so_targets": [[None, 1]]}, 't, row 0: "so_targets" must give the position'),
         (TUTORIAL | {"so_targets": [[0]]}, 't, row 0: "so_targets" must give the position'),
         (TUTORIAL | {"text": ["x [CLS] a [CLS] b"]}, 't, row 0: "so_targets" must give the position'),
         (TUTORIAL | {"text": [None]}, 't, row 0: "text" must be a string'),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +14,10 @@ from accelerate import Accelerator
 from sentorder import METHODS, SentenceOrderer
 from sentorder.data.formats import Document, to_dataset
 from sentorder.data.tokenization import tokenize
+from sentorder.errors import UserError
 from sentorder.evaluation import evaluate, evaluation_loader
 from sentorder.metrics import kendall_tau, positions_of
+from tests.test_encoders import make_encoder
 
 
 @pytest.fixture(params=METHODS)
@@ -71,3 +75,41 @@ def test_sentences_that_are_alike_are_interchangeable(model: SentenceOrderer) ->
     result = evaluate(accelerator, model, evaluation_loader(accelerator, model, table, 2), table)
     assert result.scores["kendall_tau"] == pytest.approx(1.0) and result.scores["perfect_match_ratio"] == 1.0
     assert positions_of(result.records[1].order).tolist() == [0, 1]
+
+
+def test_orders_that_differ_in_copies_alone_are_one(model: SentenceOrderer) -> None:
+    text = ["Knock.", "Who is it?", "Knock."]
+    orders = model.best_orders([text, ["Only one.", "Two."]], 6)
+    assert sorted(found.sentences for found in orders[0]) == [
+        ["Knock.", "Knock.", "Who is it?"],
+        ["Knock.", "Who is it?", "Knock."],
+        ["Who is it?", "Knock.", "Knock."],
+    ]
+    assert all(found.order.index(0) < found.order.index(2) for found in orders[0]) and len(orders[1]) == 2
+    assert len(model.best_orders([text], 2)[0]) == 2
+
+
+def test_white_space_does_not_tell_where_a_sentence_stood(documents: list[Document], tmp_path: Path) -> None:
+    """A byte-level tokenizer would see that the first sentence of a text has no space before it."""
+    torch.manual_seed(0)
+    model = SentenceOrderer.from_encoder(str(make_encoder(tmp_path, "roberta", documents)), method="pointer")
+    plain = model.score([["The sun rose.", "It set.", "Night fell."]])
+    assert model.score([["The sun rose.", " It set. ", "\tNight fell.\n"]]) == plain
+
+
+@pytest.mark.parametrize(
+    ("given", "k", "message"),
+    [
+        ([1], 1, r"documents\[0\]: a document is a list of sentences"),
+        (["abc"], 1, r"documents\[0\]: a document is a list of sentences"),
+        ([["a", "b"], ["a", 2]], 1, r"documents\[1\]: a document is a list of sentences"),
+        ([["a", " "]], 1, r"documents\[0\]: has an empty sentence"),
+        ([["a", "b"]], 0, "k 0: must be a whole number, at least 1"),
+        ([["a", "b"]], 2.5, "k 2.5: must be a whole number"),
+    ],
+)
+def test_what_is_no_document(model: SentenceOrderer, given: Any, k: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        model.best_orders(given, k)
+    with pytest.raises(UserError, match=message):
+        list(model.iter_orders(given, k))

@@ -232,8 +232,9 @@ def test_a_step_that_is_not_finite_is_skipped_until_the_host_looks(fused: bool, 
             before.append(model.weight.item())
     assert calls == noticed and len(set(before[:3])) == 3
     assert set(before[3:]) <= {before[2]} and model.weight.item() == before[2]
-    # The same optimizer trains again afterwards.
-    next(train_steps(accelerator, model, optimizer, None, loader, half_squared, max_steps=1, forward=forward_first))
+    # The same optimizer works again afterwards, outside of the loop too.
+    model.weight.grad = torch.ones_like(model.weight)
+    optimizer.step()
     assert model.weight.item() != before[2]
 
 

@@ -107,6 +107,14 @@ def test_folders_of_save_to_disk(tmp_path: Path) -> None:
     documents, notes = load_split(parts, "validation")
     assert documents[0].sentences == ["c 0", "then"] and documents[0].origin == f"{parts}:dev, row 0" and notes == []
     assert len(load_split(whole, None)[0]) == 30
+    both = str(tmp_path / "both")
+    DatasetDict({"train": table("g", 4), "validation": table("h", 3), "dev": table("i", 5)}).save_to_disk(both)
+    assert load_split(both, "validation")[0][0].sentences == ["h 0", "then"] and sizes(both)["validation"] == 3
+    for source in (whole, f"{whole},test={parts}"):
+        with pytest.raises(UserError, match="train and validation would be the same documents"):
+            load_splits(f"train={whole},validation={source}")
+    with pytest.raises(UserError, match="odd:first: say for which split it is, as in test="):
+        load_splits(f"{odd}:first")
     with pytest.raises(UserError, match="its splits are first, second; say which is which with train="):
         load_splits(odd)
     with pytest.raises(UserError, match="has no third split, only first, second"):
@@ -172,7 +180,14 @@ def test_a_name_that_the_hub_does_not_have() -> None:
 
 @pytest.mark.parametrize("flag", ["config", "revision"])
 def test_only_the_hub_has_configurations_and_revisions(tmp_path: Path, flag: str) -> None:
-    path = tmp_path / "a.tsv"
-    path.write_text("a\tb\n")
-    with pytest.raises(UserError, match="only a data set on the Hub has one"):
-        load_splits(str(path), **{flag: "x"})
+    (tmp_path / "a.tsv").write_text("a\tb\n")
+    table("a", 3).save_to_disk(str(tmp_path / "folder"))
+    for source in ("stories", str(tmp_path / "a.tsv"), str(tmp_path / "folder"), f"test={tmp_path / 'a.tsv'}"):
+        with pytest.raises(UserError, match="only a data set on the Hub has one"):
+            load_splits(source, **{flag: "x"})
+
+
+def test_one_part_from_the_hub_may_have_a_revision(hub: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("a\tb\n")
+    load_splits(f"train=someone/texts,validation={tmp_path / 'a.tsv'}", revision="v2")
+    assert hub == [("someone/texts", None, "v2")]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -320,3 +321,18 @@ def test_a_run_that_diverges_says_so(tiny_encoder: str, small_data: str, tmp_pat
                 max_grad_norm=0.0,
             )
         )
+
+
+def test_fixed_shapes_reach_the_model(tiny_encoder: str, small_data: str, tmp_path: Path, monkeypatch: Any) -> None:
+    seen: set[tuple[bool, int, int, int]] = set()
+    original = SentenceOrderer.forward
+
+    def forward(self: SentenceOrderer, **batch: Any) -> Any:
+        seen.add((self.training, *batch["input_ids"].shape, batch["slot_mask"].shape[1]))
+        return original(self, **batch)
+
+    monkeypatch.setattr(SentenceOrderer, "forward", forward)
+    more = {"pad_to_max_length": True, "max_length": 256, "per_device_eval_batch_size": 4}
+    train(arguments(tiny_encoder, small_data, tmp_path / "run", **more))
+    (most,) = {sentences for *_, sentences in seen}
+    assert seen == {(True, 8, 256, most), (False, 4, 256, most)}

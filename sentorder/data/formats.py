@@ -20,7 +20,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ def _json_document(line: str, where: str, default_id: str) -> Document:
         row: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno}).") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{where}: not a document ({first_line(error)}).") from None
     except RecursionError:
         raise UserError(f"{where}: not a document (the JSON is nested too deeply).") from None
     if not isinstance(row, dict) or "sentences" not in row:
@@ -100,9 +102,15 @@ def parse_documents(lines: Iterable[str], name: str) -> Iterator[Document]:
         layout = layout or _layout_of(line, name)
         where = f"{name}, line {number}"
         document = layout(line, where, f"{Path(name).stem}-{number}")
-        if any("\ud800" <= letter <= "\udfff" for sentence in document.sentences for letter in sentence):
-            raise UserError(f"{where}: a sentence holds half a character (a lone surrogate); repair the text.")
-        yield dataclasses.replace(document, origin=where)
+        for text in (document.id, document.genre or "", *document.sentences):
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise UserError(f"{where}: {text[:50]!r} holds half a character (a lone surrogate); repair the text.")
+        yield dataclasses.replace(document, sentences=_stripped(document.sentences), origin=where)
+
+
+def _stripped(sentences: Sequence[str]) -> list[str]:
+    """Without white space around them: what a text was cut at would tell where a sentence stood."""
+    return [sentence.strip() for sentence in sentences]
 
 
 def read_file(path: str | Path) -> list[Document]:
@@ -168,8 +176,8 @@ def read_table(table: Dataset, name: str) -> list[Document]:
         identity = next(
             (row[key] for key in ("id", "storyid") if row.get(key) is not None), f"{Path(name).stem}-{number}"
         )
-        genre = row.get("genre")
-        documents.append(Document(str(identity), read(row, where), None if genre is None else str(genre), where))
+        sentences, genre = _stripped(read(row, where)), row.get("genre")
+        documents.append(Document(str(identity), sentences, None if genre is None else str(genre), where))
     if not documents:
         raise UserError(f"{name}: the table holds no documents.")
     return documents
@@ -187,7 +195,7 @@ def _sentences_of_tutorial_row(row: dict[str, Any], where: str) -> list[str]:
     if not isinstance(text, str) or not isinstance(targets, list):
         raise UserError(f'{where}: "text" must be a string and "so_targets" a list of positions.')
     before, *shuffled = (piece.strip() for piece in text.split(TUTORIAL_MARKER))
-    if before or sorted(targets) != list(range(len(shuffled))):
+    if before or None in targets or sorted(targets) != list(range(len(shuffled))):
         raise UserError(
             f'{where}: "so_targets" must give the position (0, 1, ...) of each of the {len(shuffled)} sentences that '
             f'follow a {TUTORIAL_MARKER} in "text".'

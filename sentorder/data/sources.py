@@ -122,6 +122,7 @@ WHOLE = "whole"
 def _splits_of(dataset: str, config: str | None, revision: str | None) -> dict[str, Reader]:
     """The splits behind a value of ``--dataset``; nothing but a data set on the Hub is read yet."""
     if "=" not in dataset or Path(dataset).exists():
+        _check_hub_arguments([dataset], config, revision)
         return _splits_of_source(dataset, config, revision)
     sources: dict[str, str] = {}
     for part in dataset.split(","):
@@ -132,10 +133,14 @@ def _splits_of(dataset: str, config: str | None, revision: str | None) -> dict[s
                 f"{part!r}."
             )
         sources[split] = source
-    readers = {}
+    _check_hub_arguments([_without_split(source)[0] for source in sources.values()], config, revision)
+    readers: dict[str, Reader] = {}
     for split, source in sources.items():
         name, wanted = _without_split(source)
         found = _splits_of_source(name, config, revision, split=wanted)
+        twin = next((other for other in readers if sources[other] == source and WHOLE in found), None)
+        if twin is not None:
+            raise UserError(f"--dataset {dataset}: {twin} and {split} would be the same documents.")
         readers[split] = found.get(WHOLE) or _choose(found, wanted or split, name)
     return readers
 
@@ -163,17 +168,28 @@ def _splits_of_source(
     path = Path(source)
     if path.is_dir():
         return _splits_of_tables(_load_folder(path), source, split)
-    if not path.exists() and HUB_NAME.fullmatch(source) and not path.parent.exists():
+    if _is_hub_name(source):
         return _splits_of_tables(_load_from_hub(source, config, revision), source, split)
-    for flag, value in (("--dataset_config_name", config), ("--dataset_revision", revision)):
-        if value is not None:
-            raise UserError(f"{flag} {value}: only a data set on the Hub has one, and {source} is none.")
+    name, wanted = _without_split(source)
+    if wanted is not None:
+        raise UserError(f"--dataset {source}: say for which split it is, as in test={source} or train={name}:...")
     if not path.exists() and path.suffix == "" and path.parent == Path("."):
         raise UserError(
             f"--dataset {source}: there is no data set and no file of that name. Known data sets: "
             f"{', '.join(sorted(BUNDLED))}."
         )
     return {WHOLE: _file_reader(path)}
+
+
+def _is_hub_name(source: str) -> bool:
+    path = Path(source)
+    return HUB_NAME.fullmatch(source) is not None and not path.exists() and not path.parent.exists()
+
+
+def _check_hub_arguments(sources: Sequence[str], config: str | None, revision: str | None) -> None:
+    for flag, value in (("--dataset_config_name", config), ("--dataset_revision", revision)):
+        if value is not None and not any(_is_hub_name(source) for source in sources):
+            raise UserError(f"{flag} {value}: only a data set on the Hub has one, and {', '.join(sources)} is none.")
 
 
 def _file_reader(path: Path) -> Reader:
@@ -196,7 +212,7 @@ def _splits_of_tables(tables: Dataset | DatasetDict, source: str, split: str | N
         return {split: _table_reader(tables[split], f"{source}:{split}")}
     if list(tables) == ["train"]:
         return {WHOLE: _table_reader(tables["train"], source)}
-    named = {OTHER_NAMES.get(name, name): name for name in tables}
+    named = {OTHER_NAMES[name]: name for name in tables if name in OTHER_NAMES} | {name: name for name in tables}
     readers = {ours: _table_reader(tables[named[ours]], f"{source}:{named[ours]}") for ours in SPLITS if ours in named}
     if not readers:
         raise UserError(

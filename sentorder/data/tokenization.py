@@ -66,7 +66,8 @@ def encode_documents(
                 f"of {max_length} tokens takes {most} at most. Split the document, or use an encoder with a longer "
                 "window."
             )
-    flat = [sentence for sentences in documents for sentence in sentences]
+    # White space at the edge of a sentence would tell byte-level tokenizers where it was cut from its text.
+    flat = [sentence.strip() for sentences in documents for sentence in sentences]
     encoded: list[list[int]] = (
         tokenizer(
             flat,
