@@ -49,7 +49,7 @@ def test_compare_methods_can_leave_test_alone(run: Run, tiny_encoder: str, small
 @pytest.mark.slow
 def test_the_default_run_learns_to_order(run: Run, tmp_path: Path) -> None:
     """A third of the default run, from the real encoder: far above chance, which is 0 with a standard error of 0.02."""
-    result = run("accelerate", "launch", "-m", "sentorder.train", "--max_steps", "100", "--max_eval_documents", "200")
+    result = run("accelerate", "launch", "-m", "sentorder.train", "--max_steps", "200", "--max_eval_documents", "200")
     assert result.returncode == 0, result.stderr
     scores = json.loads((tmp_path / "runs" / "1" / "test_results.json").read_text())
     assert scores["kendall_tau"] > 0.35 and scores["accuracy"] > 0.25
