@@ -15,7 +15,9 @@ from .contracts import AutoregressiveHead, Decoded, OrderingOutput
 from .pair_search import RankedOrders, best_orders
 
 BEAMS = 8
-"""Prefixes that beam search keeps of each document, or k if more orders are asked for."""
+"""Prefixes that beam search keeps of each document if one order is asked for."""
+WIDEST = 128
+"""How many it keeps at the most for several orders, unless even more are asked for."""
 
 
 def decode_scores(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
@@ -84,7 +86,8 @@ def decode_choices(
     assert states is not None
     _refuse_non_finite(states[slot_mask])
     batch, slots = slot_mask.shape
-    width = max(BEAMS, 4 * k)  # the tail of a beam is poor: a wider one finds more of the k best
+    # The tail of a beam is poor: a wider one finds more of the k best. Its memory is that of (B, width, N, H).
+    width = max(BEAMS, k, min(4 * k, WIDEST))
     counts = slot_mask.sum(dim=1)
     rows = torch.arange(batch, device=states.device)[:, None]
 

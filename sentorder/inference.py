@@ -23,6 +23,10 @@ SHUFFLE_SEED = 0
 """Of the shuffle that documents get before they are ordered or scored: one for all runs, so that scores compare."""
 
 
+MOST_ORDERS = 128
+"""So many orders of a document are decoded at the most to find k that differ in more than copies, unless k is more."""
+
+
 class Ordered(NamedTuple):
     """A predicted order of one document."""
 
@@ -163,7 +167,7 @@ class OrderingMixin:
                 output = model(**batch)
                 # Among more orders there are k that differ in more than copies.
                 spare = max(_arrangements(documents[item.planned.row]) for item in items) if k > 1 else 1
-                rankings = model.decode(output, batch["slot_mask"], k=k * spare)
+                rankings = model.decode(output, batch["slot_mask"], k=max(k, min(k * spare, MOST_ORDERS)))
                 likelihoods = [None] * len(items) if likelihood is None else likelihood(output, batch).tolist()
                 yield from zip(items, rankings, likelihoods, strict=True)
         finally:
@@ -171,16 +175,15 @@ class OrderingMixin:
 
 
 def _arrangements(sentences: Sequence[str]) -> int:
-    """In how many ways the copies of a document can change places; no more than 24 are counted."""
-    return min(math.prod(math.factorial(count) for count in Counter(sentences).values()), 24)
+    """In how many ways the copies of a document can change places."""
+    return math.prod(math.factorial(count) for count in Counter(sentences).values())
 
 
 def _check_documents(documents: Sequence[Sequence[str]], names: Sequence[str] | None) -> None:
     for number, document in enumerate(documents):
         name = names[number] if names else f"documents[{number}]"
-        if not isinstance(document, Sequence) or isinstance(document, str):
-            raise UserError(f"{name}: a document is a list of sentences, each a string.")
-        if not all(isinstance(sentence, str) for sentence in document):
+        a_list = isinstance(document, Sequence) and not isinstance(document, str)
+        if not a_list or not all(isinstance(sentence, str) for sentence in document):
             raise UserError(f"{name}: a document is a list of sentences, each a string.")
         if len(document) == 0 or not all(sentence.strip() for sentence in document):
             raise UserError(f"{name}: has an empty sentence or none at all; repair or remove it.")
