@@ -24,6 +24,7 @@ from .errors import INTERRUPTED, INTERRUPTED_CODE, UserError, end_on_interrupt
 
 Arguments = TypeVar("Arguments", bound=CheckedArguments)
 
+
 # --- parsing --------------------------------------------------------------------------------------------------------
 
 
@@ -32,6 +33,9 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, False, []) else super()._get_help_string(action)
+
+
+_YES_OR_NO = ("yes", "no", "true", "false", "t", "f", "y", "n", "1", "0")  # as HfArgumentParser reads a switch
 
 
 class _CollectingParser(HfArgumentParser):
@@ -115,7 +119,7 @@ def parse_arguments(
         config = None  # a --config without a file: the real parser says so
     if config is not None:
         _set_defaults_from(parser, actions, Path(config))
-    namespace, unknown = parser.parse_known_args(argv)
+    namespace, unknown = parser.parse_known_args(_switches_spelled_out(argv, parser))
     parser.found.extend(f"{item}: there is no such argument." for item in unknown if item.startswith("-"))
     if unknown and not any(item.startswith("-") for item in unknown):
         parser.found.append(f"{unknown[0]}: unexpected value without a flag.")
@@ -126,6 +130,16 @@ def parse_arguments(
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
     return arguments, namespace
+
+
+def _switches_spelled_out(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """``--score FILE`` as ``--score=true FILE``: a switch takes yes or no after it, and nothing else."""
+    switches = {flag for action in parser._actions if action.nargs == "?" for flag in action.option_strings}
+    following = [*argv[1:], ""]
+    return [
+        f"{item}=true" if item in switches and after.lower() not in _YES_OR_NO else item
+        for item, after in zip(argv, following, strict=True)
+    ]
 
 
 def _set_defaults_from(parser: _CollectingParser, actions: Mapping[str, argparse.Action], path: Path) -> None:
