@@ -117,6 +117,14 @@ class OptimizationArguments:
     warmup_steps: Annotated[float, Between(0)] = _option(0.1, "Steps of linear warm-up; below 1 a share of the run.")
     weight_decay: Annotated[float, Between(0)] = _option(0.01, "Of matrices; biases and norms do not decay.")
     max_grad_norm: Annotated[float, Between(0)] = _option(1.0, "Clips the norm of the gradient; 0 switches that off.")
+    max_skipped_steps: Annotated[int, Between(0)] = _option(
+        0,
+        "Steps in a row that may be left out because loss or gradient is not finite; each is counted in the log. With "
+        "0 the first one ends the run, before it reaches the weights.",
+    )
+    early_stopping_patience: Annotated[Optional[int], Between(1)] = _option(
+        None, "End the run after so many evaluations in a row that were no better than the best."
+    )
     seed: Annotated[int, Between(0, 2**32 - 1)] = _option(
         42, "Of everything that is random: head, order of documents, shuffles, dropout."
     )
@@ -145,6 +153,20 @@ class RuntimeArguments:
 
 
 @dataclass
+class TrainRuntimeArguments(RuntimeArguments):
+    """Where and how fast it trains."""
+
+    auto_find_batch_size: bool = _option(
+        False,
+        "Before training, try the longest documents; while they do not fit into memory, cut a step into twice as many "
+        "micro-batches. The documents of a step stay the same, so the numbers do.",
+    )
+    deterministic: bool = _option(
+        False, "Only operations that give the same bits each time, on a GPU too; slower there."
+    )
+
+
+@dataclass
 class OutputArguments:
     """What is written, and when."""
 
@@ -152,15 +174,33 @@ class OutputArguments:
 
     output_dir: Optional[str] = _option(None, "Without it: a fresh numbered folder under runs/.")
     overwrite_output_dir: bool = _option(False, "Replace the run that output_dir holds.")
+    resume_from_checkpoint: Optional[str] = _option(
+        None,
+        "Go on with a run: a checkpoint folder, a run's folder for its newest one, or 'auto': the newest one in "
+        "output_dir, or a fresh start if there is none.",
+    )
+    save_strategy: Literal["no", "steps", "epoch"] = _option(
+        "epoch", "When to save a checkpoint to go on from, apart from each best model, a signal and the end."
+    )
+    save_steps: Annotated[int, Between(1)] = _option(
+        100, "Optimizer steps between two checkpoints, with save_strategy steps."
+    )
+    save_total_limit: Annotated[int, Between(1)] = _option(
+        2, "Keep so many of the newest checkpoints, and that of the best model."
+    )
     logging_steps: Annotated[int, Between(1)] = _option(10, "Log every so many optimizer steps.")
     eval_strategy: Literal["no", "steps", "epoch"] = _option(
         "epoch", "When to evaluate on validation: the best model by that is kept. With 'no' the last one is."
     )
+    eval_on_start: bool = _option(False, "Evaluate before the first step too (two batches are always tried).")
     eval_steps: Annotated[int, Between(1)] = _option(
         100, "Optimizer steps between two evaluations, with eval_strategy steps."
     )
     metric_for_best_model: Literal["kendall_tau", "accuracy", "perfect_match_ratio", "loss"] = _option(
         "kendall_tau", "Of the validation split; the highest is best, of the loss the lowest."
+    )
+    load_best_model_at_end: bool = _option(
+        True, "Keep the best model by that, and score it on test; else the last one."
     )
     log_with: list[str] = field(
         default_factory=list, metadata={"help": "Trackers of Accelerate to log to as well, such as tensorboard."}
@@ -212,7 +252,7 @@ class CheckedArguments:
 
 @dataclass
 class TrainArguments(
-    OutputArguments, RuntimeArguments, OptimizationArguments, DataArguments, ModelArguments, CheckedArguments
+    OutputArguments, TrainRuntimeArguments, OptimizationArguments, DataArguments, ModelArguments, CheckedArguments
 ):
     """Everything that a training run can be told; ``TrainArguments()`` is the default run."""
 
@@ -220,7 +260,7 @@ class TrainArguments(
         ModelArguments,
         DataArguments,
         OptimizationArguments,
-        RuntimeArguments,
+        TrainRuntimeArguments,
         OutputArguments,
     )
 
@@ -228,6 +268,12 @@ class TrainArguments(
         found = super().problems()
         if self.max_steps == 0 or (self.max_steps == -1 and self.num_train_epochs == 0):
             found.append("Nothing would be trained: give --max_steps or --num_train_epochs above 0.")
+        if self.eval_strategy == "no" and self.early_stopping_patience is not None:
+            found.append("--early_stopping_patience: has no meaning with --eval_strategy no.")
+        if self.resume_from_checkpoint is not None and self.overwrite_output_dir:
+            found.append("--resume_from_checkpoint: goes on with the run that --overwrite_output_dir would remove.")
+        if self.resume_from_checkpoint == "auto" and self.output_dir is None:
+            found.append("--resume_from_checkpoint auto: give --output_dir as well, the same each time.")
         return found
 
 

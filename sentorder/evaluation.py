@@ -15,7 +15,6 @@ from datasets import Dataset
 from torch import nn
 
 from .arguments import EvaluationArguments
-from .checkpoint import write_json, write_json_lines
 from .command_line import parse_arguments, run_command
 from .contracts import Batch, OrderingOutput
 from .data.collation import Shape, ordering_loader
@@ -24,6 +23,7 @@ from .data.sampling import GlobalPlan
 from .data.sources import load_split
 from .data.tokenization import describe_cuts, tokenize
 from .errors import UserError
+from .files import write_json, write_json_lines
 from .inference import SHUFFLE_SEED
 from .loop import evaluation_records
 from .metrics import in_source_order, ordering_metrics, positions_of

@@ -13,13 +13,27 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import find_batch_size, gather_object
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from .finite_guard import FiniteGuard
+
 Record = TypeVar("Record")
 Forward = Callable[[nn.Module, Any], Any]
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a training stands between two steps; plain numbers, to be kept in a checkpoint."""
+
+    number: int = 0
+    """Optimizer steps done."""
+    epoch: int = 0
+    """Of the next step."""
+    steps_in_epoch: int = 0
+    """Steps of that epoch done."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +53,16 @@ class Step:
     """Of the first parameter group, as it was in this step."""
     count: torch.Tensor
     """0-dim: the sum of the weights, which is the number of examples unless some weigh less than 1."""
+    finite: torch.Tensor
+    """0-dim bool: False if loss or gradient was not finite, and the step therefore left the weights alone."""
+    cursor: Cursor
+    """Where to go on after this step."""
+    confirm: Callable[[], None]
+    """Waits for the device and raises the error of a step up to here that was not finite: to be called before anything
+    is saved, where ``check_finite_every`` is above 1."""
 
 
-class NonFiniteError(FloatingPointError):
-    """A loss or gradient that is infinite or not a number; raised before it could reach the weights."""
+_BEGINNING = Cursor()
 
 
 def call_model(model: nn.Module, batch: Any) -> Any:
@@ -71,6 +91,8 @@ def train_steps(
     max_grad_norm: float | None = 1.0,
     forward: Forward = call_model,
     weights_of: Callable[[Any], torch.Tensor] = example_weights,
+    start: Cursor = _BEGINNING,
+    max_skipped_steps: int = 0,
     check_finite_every: int = 1,
 ) -> Iterator[Step]:
     """Train, and yield once per optimizer step; ``break`` ends the training cleanly.
@@ -90,22 +112,29 @@ def train_steps(
         max_grad_norm: what the norm of the gradient is clipped to; None or 0 for no clipping.
         forward: how a batch goes through the model.
         weights_of: ``batch -> (B,)`` what each example counts.
+        start: where to go on: the ``cursor`` of the last step that was done. The loader must give the same batches in
+            the same order again; those of the epoch that were used are skipped without being loaded.
+        max_skipped_steps: how many steps in a row may be left out because their loss or gradient is not finite.
         check_finite_every: how many steps may pass before the host waits for the device to learn whether all of them
             were finite. Above 1 the optimizer itself must be able to skip a step on the device, as the fused ones are;
             with another one the host waits at each step.
 
     Raises:
-        NonFiniteError: before the optimizer step that a non-finite loss or gradient would have spoilt.
+        NonFiniteError: before the optimizer step that a non-finite loss or gradient would have spoilt, if
+            ``max_skipped_steps`` in a row were left out before it.
         ValueError: if ``loss_fn`` gives something else than one value per example, or the loader is empty.
     """
-    number, epoch = 0, 0
-    guard = _FiniteGuard(accelerator, optimizer, check_finite_every)
+    number, epoch, done = start.number, start.epoch, start.steps_in_epoch
+    guard = FiniteGuard(accelerator, optimizer, check_finite_every, max_skipped_steps)
     optimizer.zero_grad()
     while number < max_steps:
         if hasattr(train_loader, "set_epoch"):
             train_loader.set_epoch(epoch)
         steps_before = number
-        with _closing(accelerator, train_loader) as batches, guard:
+        # A copy of the loader for the rest of an epoch; it shares the sampler, which knows the epoch by now.
+        skipped = done * gradient_accumulation_steps
+        loader = skip_first_batches(train_loader, skipped) if skipped else train_loader
+        with _closing(accelerator, loader) as batches, guard:
             for window, ends_epoch in windows(batches, gradient_accumulation_steps):
                 model.train()  # somebody may have evaluated in between
                 count = _total(accelerator, sum(weights_of(batch).sum() for batch in window))
@@ -122,19 +151,32 @@ def train_steps(
                     loss_sum = loss_sum + loss.detach()
                 gradient_norm = _clip(accelerator, model, max_grad_norm)
                 loss_mean = _total(accelerator, loss_sum)
-                guard.check(number + 1, loss_mean, gradient_norm, wait=number + 1 == max_steps)
+                finite = guard.check(number + 1, loss_mean, gradient_norm, wait=number + 1 == max_steps)
                 learning_rate = optimizer.param_groups[0]["lr"]
-                optimizer.step()
+                if guard.leaves_it_to_the_optimizer or finite:
+                    optimizer.step()
                 if scheduler is not None and not accelerator.optimizer_step_was_skipped:
                     scheduler.step()
                 optimizer.zero_grad()
-                number += 1
-                yield Step(number, epoch, ends_epoch, loss_mean, gradient_norm, learning_rate, count)
+                number, done = number + 1, done + 1
+                cursor = Cursor(number, epoch + 1) if ends_epoch else Cursor(number, epoch, done)
+                yield Step(
+                    number,
+                    epoch,
+                    ends_epoch,
+                    loss_mean,
+                    gradient_norm,
+                    learning_rate,
+                    count,
+                    finite,
+                    cursor,
+                    guard.look,
+                )
                 if number >= max_steps:
                     return
         if number == steps_before:
             raise ValueError("The training loader gave no batch.")
-        epoch += 1
+        epoch, done = epoch + 1, 0
 
 
 @torch.no_grad()
@@ -225,42 +267,3 @@ def _clip(accelerator: Accelerator, model: nn.Module, max_grad_norm: float | Non
     """Clip the gradient and give the norm that it had."""
     norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or float("inf"))
     return torch.as_tensor(norm)
-
-
-class _FiniteGuard:
-    """Keeps a loss or gradient that is not finite from the weights, and says so by an error.
-
-    Loss and norm are the same on every process, so that all of them stop. In fp16 the scaler deals with overflow.
-    """
-
-    def __init__(self, accelerator: Accelerator, optimizer: torch.optim.Optimizer, every: int) -> None:
-        self.scaled = accelerator.scaler is not None
-        self.optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # the one that Accelerate has wrapped
-        skips = getattr(self.optimizer, "_step_supports_amp_scaling", False) and not self.scaled
-        self.every = every if skips else 1
-        # Number, loss and gradient norm of the first step that was not finite; zeros as long as all were.
-        self.failed = torch.zeros(3, device=accelerator.device)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        """Whatever happens, leave no optimizer behind that skips its steps."""
-        if hasattr(self.optimizer, "found_inf"):
-            del self.optimizer.found_inf
-
-    def check(self, number: int, loss: torch.Tensor, gradient_norm: torch.Tensor, *, wait: bool) -> None:
-        """Look at a step before the optimizer makes it; the host waits every so many steps, or where told to."""
-        finite = torch.isfinite(loss) & (self.scaled or torch.isfinite(gradient_norm))
-        fine = (self.failed[0] > 0) | finite
-        here = torch.stack([torch.full_like(loss, number), loss, gradient_norm.to(loss)])
-        self.failed = torch.where(fine, self.failed, here)
-        if self.every > 1:
-            # A fused optimizer reads this on the device and leaves the weights alone, from the first failure on.
-            self.optimizer.found_inf = (self.failed[0] > 0).float()
-        if (number % self.every == 0 or wait) and self.failed[0] > 0:
-            failed, loss_then, norm_then = self.failed.tolist()
-            raise NonFiniteError(
-                f"Step {failed:.0f}: the loss is {loss_then:g} and the norm of the gradient {norm_then:g}. It did not "
-                "reach the weights. Try a lower learning rate, clipping or more warm-up."
-            )

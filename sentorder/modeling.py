@@ -9,7 +9,6 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from .backbones import Pooling
-from .checkpoint import MODEL_TYPE, check_is_orderer, is_orderer
 from .contracts import AutoregressiveHead, Decoded, Decoder, OrderingOutput, StepDecoder
 from .data.collation import JointCollator, Shape
 from .encoders import (
@@ -24,6 +23,7 @@ from .encoders import (
 from .errors import UserError
 from .inference import OrderingMixin
 from .methods import get_method
+from .model_files import MODEL_TYPE, check_is_orderer, is_orderer
 
 FORMAT_VERSION = 1
 """Raised when older code could no longer read a checkpoint rightly."""

@@ -18,11 +18,11 @@ import torch
 import transformers
 
 from .arguments import PredictArguments
-from .checkpoint import check_is_orderer
 from .command_line import parse_arguments, run_command
 from .data.formats import Document, not_utf8, parse_documents
 from .errors import UserError
 from .inference import Coherence, Ordered
+from .model_files import check_is_orderer
 from .modeling import SentenceOrderer
 from .tracking import progress_bar
 

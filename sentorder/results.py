@@ -3,44 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 
 from .arguments import TrainArguments
-from .checkpoint import write_json, write_json_lines
 from .evaluation import Evaluation, describe_scores
+from .files import write_json, write_json_lines
 from .metrics import accuracy, kendall_tau, positions_of
 from .model_card import model_card
-from .modeling import SentenceOrderer
+from .run import Run
+from .run_folder import RESULT
 
 EXAMPLES_SHOWN = 3
 
 
-def write_results(
-    folder: Path,
-    arguments: TrainArguments,
-    model: SentenceOrderer,
-    tables: Mapping[str, Dataset],
-    steps: int,
-    best_step: int,
-    validation: dict[str, float] | None,
-    test: Evaluation | None,
-) -> None:
-    """Write ``test_results.json``, ``predictions.jsonl`` and the model card, and print what a person wants to see.
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to."""
+
+    output_dir: Path
+    model_dir: Path
+    steps: int
+    best_step: int
+    """The step whose weights were kept."""
+    validation: dict[str, float] | None
+    """Their scores on validation; None without evaluation."""
+    test: dict[str, float] | None
+    """Their scores on test; None if there is no test split."""
+
+
+def read_result(folder: Path) -> TrainResult:
+    """What a finished run in this folder came to."""
+    return TrainResult(folder, folder / "model", **json.loads((folder / RESULT).read_text(encoding="utf-8")))
+
+
+def write_results(run: Run, result: TrainResult, test: Evaluation | None) -> None:
+    """Write the results, predictions and the model card, and print what a person wants to see.
 
     Args:
-        folder: of the run; the model is in it already.
-        arguments: of the run.
-        model: whose weights were kept.
-        tables: split -> its tokenised documents.
-        steps: optimizer steps of the run.
-        best_step: the step whose weights were kept.
-        validation: their scores on validation; None without evaluation.
-        test: their result on test; None if there is no test split.
+        run: whose model was kept; it is in its folder already.
+        result: of the run.
+        test: its result on test; None if there is no test split.
     """
+    folder, arguments, model, tables = run.folder, run.arguments, run.bare, run.tables
     defaults = TrainArguments()
     changed = {name: value for name, value in dataclasses.asdict(arguments).items() if value != getattr(defaults, name)}
     card = model_card(
@@ -49,20 +59,24 @@ def write_results(
         method_description=model.method.description,
         dataset=arguments.dataset,
         documents={split: len(table) for split, table in tables.items()},
-        steps=steps,
-        best_step=best_step,
-        validation=validation,
-        test=None if test is None else test.scores,
+        steps=result.steps,
+        best_step=result.best_step,
+        validation=result.validation,
+        test=result.test,
         arguments=changed,
     )
     (folder / "model" / "README.md").write_text(card, encoding="utf-8")
-    if validation is not None:
-        print(f"\nvalidation (step {best_step}, the best of {steps}): {describe_scores(validation)}")
+    if result.validation is not None:
+        which = f"the best of {result.steps}" if run.keeps_best else "the last"
+        print(f"\nvalidation (step {result.best_step}, {which}): {describe_scores(result.validation)}")
     if test is not None:
         write_json(folder / "test_results.json", test.scores)
         write_json_lines(folder / "predictions.jsonl", test.predictions(tables["test"]["id"][:]))
         print(f"test: {describe_scores(test.scores)}\n")
         print(_describe_examples(tables["test"], test, arguments.seed))
+    # Last of all: this file says that the run is finished.
+    values = dataclasses.asdict(result)
+    write_json(folder / RESULT, {name: values[name] for name in ("steps", "best_step", "validation", "test")})
     print(f"\nmodel: {folder / 'model'}\nuse it: python -m sentorder.predict --model_path {folder / 'model'} FILE")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,12 +13,25 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from .arguments import TrainArguments
+from .checkpoint import MANIFEST, TRAINING, checkpoints_of
 from .command_line import write_arguments
 from .errors import UserError
+from .files import whole_folder
 from .tracking import TRACKER_FOLDER
 
-WRITTEN = ("arguments.yaml", "metrics.jsonl", "test_results.json", "predictions.jsonl", "model", TRACKER_FOLDER)
-"""What a run writes into its folder."""
+RESULT = "result.json"
+"""What a run writes last of all: with it the run is finished."""
+METRICS = "metrics.jsonl"
+WRITTEN = (
+    "arguments.yaml",
+    METRICS,
+    "test_results.json",
+    "predictions.jsonl",
+    RESULT,
+    "model",
+    TRACKER_FOLDER,
+)
+"""What a run writes into its folder, beside checkpoints."""
 
 
 def check_run_folder(arguments: TrainArguments) -> None:
@@ -25,28 +40,33 @@ def check_run_folder(arguments: TrainArguments) -> None:
     Raises:
         UserError: saying what stands there.
     """
-    if arguments.output_dir is None:
+    if arguments.output_dir is None or arguments.resume_from_checkpoint is not None:
         return
     folder = Path(arguments.output_dir)
-    taken = [name for name in WRITTEN if (folder / name).exists()]
+    taken = [*(name for name in WRITTEN if (folder / name).exists()), *(path.name for path in checkpoints_of(folder))]
     if taken and not arguments.overwrite_output_dir:
         raise UserError(
             f"--output_dir {folder}: holds a run already ({', '.join(taken)}); choose another folder or add "
             "--overwrite_output_dir."
         )
     start = arguments.model_name_or_path
-    if taken and start is not None and Path(start).resolve() == (folder / "model").resolve():
+    if taken and start is not None and Path(start).resolve().parent == folder.resolve():
         raise UserError(f"--output_dir {folder}: would replace the model that training starts from; choose another.")
 
 
-def make_run_folder(accelerator: Accelerator, arguments: TrainArguments) -> Path:
+def make_run_folder(
+    accelerator: Accelerator, arguments: TrainArguments, *, checkpoint: Path | None = None, best: Path | None = None
+) -> Path:
     """Make the folder on the main process, with ``arguments.yaml`` in it, and tell the other processes its name.
 
-    An old run in it is removed: :func:`check_run_folder` comes first.
+    An old run in it is removed: :func:`check_run_folder` comes first. With a ``checkpoint`` to go on from, its own run
+    is set back to what it was then.
 
     Args:
         accelerator: whose main process makes it.
         arguments: without an ``output_dir`` it is a fresh numbered folder under ``runs/``.
+        checkpoint: one that lies in the folder.
+        best: that of the best model then.
 
     Raises:
         UserError: on every process, if the folder cannot be written.
@@ -54,10 +74,14 @@ def make_run_folder(accelerator: Accelerator, arguments: TrainArguments) -> Path
     outcome: list[Any] = [None]
     if accelerator.is_main_process:
         try:
-            outcome[0] = _numbered_folder() if arguments.output_dir is None else _given_folder(arguments)
-            write_arguments(arguments, outcome[0] / "arguments.yaml")
+            if checkpoint is not None:
+                outcome[0] = _set_back(checkpoint, best)
+            else:
+                outcome[0] = _numbered_folder() if arguments.output_dir is None else _given_folder(arguments)
+            # Given back as --config, it is a run of its own.
+            write_arguments(dataclasses.replace(arguments, resume_from_checkpoint=None), outcome[0] / "arguments.yaml")
         except OSError as error:
-            where = arguments.output_dir or "runs"
+            where = checkpoint or arguments.output_dir or "runs"
             outcome[0] = UserError(f"--output_dir {where}: cannot be written ({error.strerror}); choose another.")
     (folder,) = broadcast_object_list(outcome)
     if isinstance(folder, UserError):
@@ -80,9 +104,22 @@ def _numbered_folder() -> Path:
 def _given_folder(arguments: TrainArguments) -> Path:
     folder = Path(str(arguments.output_dir))
     folder.mkdir(parents=True, exist_ok=True)
-    for name in WRITTEN:
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
+    for path in [*(folder / name for name in WRITTEN), *checkpoints_of(folder)]:
+        if path.is_dir():
+            shutil.rmtree(path)
         else:
-            (folder / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+    return folder
+
+
+def _set_back(checkpoint: Path, best: Path | None) -> Path:
+    """The log as it was, without what was done after the checkpoint and is done again; and the best model of then."""
+    folder = checkpoint.parent
+    new = folder / f"{METRICS}.new"
+    shutil.copyfile(checkpoint / TRAINING / METRICS, new)
+    os.replace(new, folder / METRICS)
+    (folder / RESULT).unlink(missing_ok=True)
+    if best is not None:
+        with whole_folder(folder / "model") as model:
+            shutil.copytree(best, model, ignore=shutil.ignore_patterns(TRAINING, MANIFEST), dirs_exist_ok=True)
     return folder

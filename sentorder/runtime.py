@@ -23,6 +23,7 @@ def accelerator_for(
     *,
     mixed_precision: str | None,
     cpu_threads: int | None,
+    deterministic: bool = False,
     log_with: list[str] | None = None,
     project_dir: str | None = None,
 ) -> Iterator[Accelerator]:
@@ -32,6 +33,7 @@ def accelerator_for(
         mixed_precision: ``no``, ``fp16`` or ``bf16``; None for what ``accelerate launch`` was told.
         cpu_threads: of each process; None shares the cores among the processes of this machine. (A launcher sets one
             thread where nobody told it otherwise, which leaves most of a machine idle.)
+        deterministic: use only operations that give the same bits each time.
         log_with: trackers.
         project_dir: where trackers may write.
 
@@ -41,6 +43,9 @@ def accelerator_for(
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     # On a machine without an accelerator several processes only find each other if told that it is the CPU.
     cpu = world_size > 1 and not torch.accelerator.is_available() and not is_torch_xla_available()
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    was_deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     started_here = not PartialState._shared_state
     try:
         accelerator = Accelerator(
@@ -57,6 +62,9 @@ def accelerator_for(
                 "Start them with `accelerate launch` and a configuration for several processes, such as "
                 "accelerate_configs/cpu_gloo.yaml."
             )
+        if deterministic:
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
         on_cpu = accelerator.device.type == "cpu"
         if on_cpu and accelerator.mixed_precision == "fp16":
             raise UserError("--mixed_precision fp16: not on a CPU; use bf16 or no.")
@@ -69,6 +77,8 @@ def accelerator_for(
             transformers.utils.logging.set_verbosity_error()
         yield accelerator
     finally:
+        torch.use_deterministic_algorithms(was_deterministic)
+        torch.backends.cudnn.benchmark = benchmark
         if started_here and PartialState._shared_state:
             PartialState().destroy_process_group()
             AcceleratorState._reset_state(reset_partial_state=True)

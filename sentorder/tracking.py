@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 from tqdm import tqdm
 
 from .errors import UserError
+from .loop import Step
 
 Item = TypeVar("Item")
 
@@ -48,10 +51,69 @@ def progress(items: Iterable[Item], description: str, accelerator: Accelerator) 
     return bar
 
 
-def progress_bar(total: int, description: str, unit: str, *, main: bool = True) -> Any:
+def progress_bar(total: int, description: str, unit: str, *, main: bool = True, done: int = 0) -> Any:
     """A progress bar on a terminal, nothing elsewhere."""
     shown = main and sys.stderr.isatty()
-    return tqdm(total=total, desc=description, unit=unit, disable=not shown, mininterval=0.5, smoothing=0.1)
+    return tqdm(
+        total=total, initial=done, desc=description, unit=unit, disable=not shown, mininterval=0.5, smoothing=0.1
+    )
+
+
+class Meter:
+    """Means between two log lines; nothing is read from the device before they are wanted.
+
+    Args:
+        state: from :meth:`state`, to go on with.
+    """
+
+    def __init__(self, state: Mapping[str, float] | None = None) -> None:
+        self.loss: torch.Tensor | float
+        self.count: torch.Tensor | float
+        self.skipped: torch.Tensor | float
+        self._restart()
+        if state is not None:
+            self.loss, self.count, self.skipped = state["loss"], state["count"], state["skipped"]
+            self.counted_before = state["count"]  # by a process that has ended: not in the speed of this one
+
+    def _restart(self) -> None:
+        self.loss, self.count, self.skipped, self.counted_before = 0.0, 0.0, 0.0, 0.0
+        self.started = time.perf_counter()
+
+    def add(self, step: Step) -> None:
+        """Take an optimizer step into account."""
+        nothing = torch.zeros_like(step.loss)
+        self.loss = self.loss + torch.where(step.finite, step.loss * step.count, nothing)
+        self.count = self.count + torch.where(step.finite, step.count, nothing)
+        self.skipped = self.skipped + torch.where(step.finite, nothing, nothing + 1)
+
+    def paused(self) -> Meter:
+        """``with meter.paused(): ...`` leaves that time out of documents per second."""
+        return self
+
+    def __enter__(self) -> None:
+        self.pause_began = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.started += time.perf_counter() - self.pause_began
+
+    def state(self) -> dict[str, float]:
+        """What was added since the last log line, as plain numbers."""
+        return {"loss": float(self.loss), "count": float(self.count), "skipped": float(self.skipped)}
+
+    def figures(self, step: Step, steps_per_epoch: int) -> dict[str, float]:
+        """What is logged: the mean loss since the last time, and the figures of this step."""
+        count = float(self.count)
+        figures = {
+            "epoch": round(step.number / steps_per_epoch, 4),
+            "loss": float(self.loss) / count if count else math.nan,
+            "learning_rate": step.learning_rate,
+            "gradient_norm": float(step.gradient_norm),
+            "documents_per_second": (count - self.counted_before) / (time.perf_counter() - self.started),
+        }
+        if self.skipped:
+            figures["skipped_steps"] = float(self.skipped)
+        self._restart()
+        return figures
 
 
 class RunLog:
@@ -59,25 +121,35 @@ class RunLog:
 
     Args:
         accelerator: of the run, with its trackers.
-        path: of ``metrics.jsonl``; an old one is replaced.
+        path: of ``metrics.jsonl``; lines are added to what is there.
         total_steps: for the progress bar.
         arguments: of the run, for the trackers.
+        done: steps that were done before; TensorBoard then passes over what an earlier process logged after them.
     """
 
-    def __init__(self, accelerator: Accelerator, path: Path, total_steps: int, arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        path: Path,
+        total_steps: int,
+        arguments: Mapping[str, Any],
+        *,
+        done: int = 0,
+    ) -> None:
         self.accelerator = accelerator
         self.main = accelerator.is_main_process
         self.terminal = self.main and sys.stderr.isatty()
         self.total_steps = total_steps
         self.shown: dict[str, float] = {}
-        self.done = 0
+        self.done = done
         self.kept = "no model was saved yet"  # what is left if somebody interrupts the run
-        self.file = open(path, "w", encoding="utf-8") if self.main else None  # noqa: SIM115  # closed in __exit__
-        self.bar = progress_bar(total_steps, "training", "step", main=self.main)
+        self.file = open(path, "a", encoding="utf-8") if self.main else None  # noqa: SIM115  # closed in __exit__
+        self.bar = progress_bar(total_steps, "training", "step", main=self.main, done=done)
         if accelerator.log_with:
             # Trackers take only flat values.
             flat = {name: value if isinstance(value, (int, float)) else str(value) for name, value in arguments.items()}
-            accelerator.init_trackers(TRACKER_FOLDER, config=flat)
+            purge = {"tensorboard": {"purge_step": done + 1}} if done else {}
+            accelerator.init_trackers(TRACKER_FOLDER, config=flat, init_kwargs=purge)
 
     def __enter__(self) -> RunLog:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sentorder.data.sampling import GlobalPlan, PlannedDocument
-from sentorder.loop import NonFiniteError, Step, evaluation_records, train_steps, windows
+from sentorder.finite_guard import NonFiniteError
+from sentorder.loop import Cursor, Step, evaluation_records, train_steps, windows
 from sentorder.optimization import adamw, parameter_groups, schedule
 
 
@@ -236,6 +238,113 @@ def test_a_step_that_is_not_finite_is_skipped_until_the_host_looks(fused: bool, 
     model.weight.grad = torch.ones_like(model.weight)
     optimizer.step()
     assert model.weight.item() != before[2]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_steps_that_are_not_finite_may_be_skipped(fused: bool) -> None:
+    """The others go on as if the bad ones had been without a gradient; the schedule keeps counting steps."""
+    weights, rates = [], []
+    for bad in (set(), {3, 4, 7}):
+        accelerator, model, _, loader = plain_parts(20)
+        optimizer = accelerator.prepare(torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, lambda step: 1 - step / 10)
+        calls = 0
+
+        def loss(output: torch.Tensor, batch: list[torch.Tensor], bad: set[int] = bad) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            return half_squared(output, batch) * (math.inf if calls in bad else 1)
+
+        steps = train_steps(
+            accelerator, model, optimizer, scheduler, loader, loss, max_steps=9, forward=forward_first,
+            max_skipped_steps=2, check_finite_every=4,
+        )  # fmt: skip
+        seen = [(model.weight.item(), step.learning_rate, bool(step.finite)) for step in steps]
+        weights.append([weight for weight, *_ in seen])
+        rates.append([rate for _, rate, _ in seen])
+        assert [number for number, (*_, finite) in enumerate(seen, 1) if not finite] == sorted(bad)
+    whole, skipped = weights
+    assert rates[0] == rates[1] == pytest.approx([0.1 * (1 - step / 10) for step in range(9)])
+    assert skipped[:2] == whole[:2] and skipped[2] == skipped[3] == whole[1] and skipped[6] == skipped[5]
+    assert len(set(skipped)) == 6 and all(math.isfinite(weight) for weight in skipped)
+
+
+def test_too_many_skipped_steps_in_a_row_end_it() -> None:
+    accelerator, model, optimizer, loader = plain_parts(20)
+    calls = 0
+
+    def loss(output: torch.Tensor, batch: list[torch.Tensor]) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return half_squared(output, batch) * (math.nan if calls in (2, 3, 5, 6, 7) else 1)
+
+    steps = train_steps(
+        accelerator, model, optimizer, None, loader, loss, max_steps=9, forward=forward_first, max_skipped_steps=2
+    )
+    with pytest.raises(NonFiniteError, match=r"Step 7: the loss is nan.*That is step 3 of this kind in a row") as error:
+        for step in steps:
+            last = step.number
+    assert last == 6 and error.value.step == 7
+
+
+def test_a_body_that_saves_can_make_sure_first() -> None:
+    """Between two looks at the device a failure is not known yet; confirm() looks."""
+    accelerator, model, _, loader = plain_parts(6)
+    optimizer = accelerator.prepare(torch.optim.AdamW(model.parameters(), fused=True))
+    loss = lambda output, batch: half_squared(output, batch) * math.nan  # noqa: E731
+    steps = train_steps(
+        accelerator, model, optimizer, None, loader, loss, max_steps=6, forward=forward_first, check_finite_every=4
+    )
+    step = next(steps)
+    with pytest.raises(NonFiniteError, match="Step 1"):
+        step.confirm()
+
+
+@pytest.mark.parametrize(("accumulation", "workers", "most"), [(1, 0, 24), (4, 0, 8), (4, 2, 8)])
+def test_the_loop_goes_on_from_any_cursor(accumulation: int, workers: int, most: int) -> None:
+    """Also at the seams of an epoch, with a shuffling loader of somebody else whose epochs are seeded."""
+
+    class Order(torch.utils.data.Sampler[int]):
+        epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def __len__(self) -> int:
+            return 21
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(torch.randperm(21, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+
+    def run(start: Cursor, net: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Step]:
+        accelerator = Accelerator(cpu=True)
+        data = TensorDataset(torch.randn(21, 3, generator=torch.Generator().manual_seed(0)), torch.ones(21, 1))
+        loader = DataLoader(data, batch_size=2, sampler=Order(), num_workers=workers, generator=torch.Generator())
+        model, prepared, loader = accelerator.prepare(net, optimizer, loader)
+        return train_steps(
+            accelerator, model, prepared, None, loader, half_squared, max_steps=most, start=start,
+            gradient_accumulation_steps=accumulation, forward=forward_first,
+        )  # fmt: skip
+
+    def parts() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        net = nn.Linear(3, 1)
+        return net, torch.optim.AdamW(net.parameters(), lr=0.01)
+
+    net, optimizer = parts()
+    states, losses, cursors = [], [], []
+    for step in run(Cursor(), net, optimizer):
+        states.append(copy.deepcopy((net.state_dict(), optimizer.state_dict())))
+        losses.append(step.loss.item())
+        cursors.append(step.cursor)
+    assert Cursor(math.ceil(11 / accumulation), 1, 0) in cursors
+    for done in range(1, most):
+        net, optimizer = parts()
+        net.load_state_dict(states[done - 1][0])
+        optimizer.load_state_dict(states[done - 1][1])
+        rest = list(run(cursors[done - 1], net, optimizer))
+        assert [step.loss.item() for step in rest] == losses[done:]
+        assert [step.cursor for step in rest] == cursors[done:]
 
 
 def test_a_mean_loss_is_refused_with_a_reason() -> None:

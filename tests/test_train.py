@@ -13,14 +13,15 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentorder import SentenceOrderer, TrainArguments, UserError
-from sentorder.checkpoint import save_model
 from sentorder.command_line import parse_arguments
 from sentorder.data.collation import ordering_loader
 from sentorder.data.formats import to_dataset
 from sentorder.data.sampling import GlobalPlan
 from sentorder.data.sources import load_splits
 from sentorder.data.tokenization import tokenize
-from sentorder.loop import NonFiniteError, train_steps
+from sentorder.finite_guard import NonFiniteError
+from sentorder.loop import train_steps
+from sentorder.model_files import save_model
 from sentorder.optimization import adamw, parameter_groups
 from sentorder.train import train
 from tests.conftest import read_metrics

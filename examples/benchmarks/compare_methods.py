@@ -23,10 +23,10 @@ import numpy as np
 import yaml
 
 from sentorder.arguments import TrainArguments
-from sentorder.checkpoint import write_json
 from sentorder.command_line import parse_arguments, run_command
 from sentorder.data.sources import load_splits
 from sentorder.errors import UserError
+from sentorder.files import write_json
 from sentorder.metrics import kendall_tau, positions_of
 from sentorder.model_card import library_versions
 from sentorder.train import train

@@ -1,0 +1,78 @@
+"""Keeps steps that are not finite from the weights, without waiting for the device in every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient that is infinite or not a number; raised before it could reach the weights."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class FiniteGuard:
+    """Keeps a loss or gradient that is not finite from the weights, and says so by an error.
+
+    Loss and norm are the same on every process, so that all of them stop. In fp16 the scaler deals with overflow.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, optimizer: torch.optim.Optimizer, every: int, max_skipped_steps: int
+    ) -> None:
+        self.scaled = accelerator.scaler is not None
+        self.optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # the one that Accelerate has wrapped
+        skips = getattr(self.optimizer, "_step_supports_amp_scaling", False) and not self.scaled
+        self.every = every if skips else 1
+        self.max_skipped_steps = max_skipped_steps
+        self.in_a_row = torch.zeros((), device=accelerator.device)
+        # Number, loss and gradient norm of the first step that was one too many; zeros as long as there is none.
+        self.failed = torch.zeros(3, device=accelerator.device)
+
+    @property
+    def leaves_it_to_the_optimizer(self) -> bool:
+        """Whether scaler or optimizer skip a step by themselves, so that nobody has to wait for the device."""
+        return self.scaled or self.every > 1
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        """Whatever happens, leave no optimizer behind that skips its steps."""
+        if hasattr(self.optimizer, "found_inf"):
+            del self.optimizer.found_inf
+
+    def check(self, number: int, loss: torch.Tensor, gradient_norm: torch.Tensor, *, wait: bool) -> torch.Tensor:
+        """Look at a step before the optimizer makes it; the host waits every so many steps, or where told to.
+
+        Returns:
+            0-dim bool: whether the step may reach the weights.
+        """
+        finite = torch.isfinite(loss) & (self.scaled or torch.isfinite(gradient_norm))
+        self.in_a_row = torch.where(finite, torch.zeros_like(self.in_a_row), self.in_a_row + 1)
+        fine = (self.failed[0] > 0) | (self.in_a_row <= self.max_skipped_steps)
+        here = torch.stack([torch.full_like(loss, number), loss, gradient_norm.to(loss)])
+        self.failed = torch.where(fine, self.failed, here)
+        finite = finite & (self.failed[0] == 0)
+        if self.every > 1:
+            # A fused optimizer reads this on the device and leaves the weights alone, in every step after a failure.
+            self.optimizer.found_inf = (~finite).float()
+        if number % self.every == 0 or wait:
+            self.look()
+        return finite
+
+    def look(self) -> None:
+        """Wait for the device, and raise the error if a step has failed."""
+        if self.failed[0] > 0:
+            failed, loss, norm = self.failed.tolist()
+            row = f" That is step {self.max_skipped_steps + 1} of this kind in a row." if self.max_skipped_steps else ""
+            raise NonFiniteError(
+                f"Step {failed:.0f}: the loss is {loss:g} and the norm of the gradient {norm:g}.{row} It did not "
+                "reach the weights. Try a lower learning rate, clipping or more warm-up.",
+                int(failed),
+            )
