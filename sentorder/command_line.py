@@ -135,7 +135,7 @@ def parse_arguments(
 def _switches_spelled_out(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     """``--score FILE`` as ``--score=true FILE``: a switch takes yes or no after it, and nothing else."""
     switches = {flag for action in parser._actions if action.nargs == "?" for flag in action.option_strings}
-    following = [*argv[1:], ""]
+    following = [*argv, ""][1:]
     return [
         f"{item}=true" if item in switches and after.lower() not in _YES_OR_NO else item
         for item, after in zip(argv, following, strict=True)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from .errors import UserError
 from .loop import Step
+from .stopping import Stopped
 
 Item = TypeVar("Item")
 
@@ -158,8 +159,8 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.close()
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self.say(f"interrupted after step {self.done}; {self.kept}")
+        if kind is not None and issubclass(kind, (KeyboardInterrupt, Stopped)):
+            self.say(f"stopped after step {self.done}; {self.kept}")
         if self.file is not None:
             self.file.close()
         for tracker in self.accelerator.trackers:

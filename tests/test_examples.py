@@ -1,7 +1,11 @@
 import json
+import re
 from pathlib import Path
 
+import evaluate
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.conftest import REPOSITORY, Run, read_metrics
 
@@ -58,3 +62,78 @@ def test_the_default_run_learns_to_order(run: Run, tmp_path: Path) -> None:
     given = "It set behind the hills.\nThe sun rose.\nAt noon it stood above the roof.\n"
     ordered = run("python", "-m", "sentorder.predict", "--model_path", "runs/1/model", stdin=given)
     assert sorted(ordered.stdout.strip().splitlines()) == sorted(given.strip().splitlines())
+
+
+EXAMPLES = REPOSITORY / "examples"
+GLOO = REPOSITORY / "accelerate_configs" / "cpu_gloo.yaml"
+
+
+def test_sentence_ordering_by_hand_is_the_run_of_the_command(
+    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path
+) -> None:
+    """The parts composed by hand end with the weights of `python -m sentorder.train`, and score as it does."""
+    model, data = ["--model_name_or_path", tiny_encoder], ["--dataset", small_data]
+    hand = run("python", str(EXAMPLES / "sentence_ordering.py"), *model, *data, "--output_dir", "hand")
+    assert hand.returncode == 0, hand.stderr
+    command = run(
+        "python", "-m", "sentorder.train", *model, *data, "--output_dir", "run", "--no_load_best_model_at_end"
+    )
+    assert command.returncode == 0, command.stderr
+    a, b = (load_file(tmp_path / folder / "model.safetensors") for folder in ("hand", "run/model"))
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.allclose(a[name], b[name], rtol=0, atol=1e-6), name
+    line = next(line for line in hand.stdout.splitlines() if line.startswith("test:"))
+    assert line in command.stdout.splitlines()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_mrpc(run: Run, tiny_encoder: str, tmp_path: Path, processes: int) -> None:
+    for split, size in (("train", 40), ("validation", 13)):  # 13 do not divide evenly
+        rows = [
+            {"sentence1": "the old dog slept " * (1 + i % 5), "sentence2": "a dog slept", "label": i % 2, "idx": i}
+            for i in range(size)
+        ]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    start = ["python"] if processes == 1 else ["accelerate", "launch", "--config_file", str(GLOO)]
+    port = [] if processes == 1 else ["--main_process_port", "29541"]
+    result = run(
+        *start,
+        *port,
+        str(EXAMPLES / "mrpc_classification.py"),
+        *("--data_dir", str(tmp_path), "--metric", str(EXAMPLES / "accuracy_and_f1.py")),
+        *("--model_name_or_path", tiny_encoder, "--per_device_batch_size", "4", "--num_train_epochs", "2"),
+        ACCELERATE_USE_CPU="true",
+    )
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stdout.splitlines() if line.startswith("epoch")]
+    assert len(lines) == 2
+    for number, line in enumerate(lines):
+        found = re.fullmatch(r"epoch (\d): accuracy (\S+), f1 (\S+) over 13 pairs", line)
+        assert found and int(found[1]) == number
+        assert (float(found[2]) * 13) == pytest.approx(round(float(found[2]) * 13), abs=1e-3)
+        assert 0 <= float(found[3]) <= 1
+
+
+def test_the_local_metric() -> None:
+    metric = evaluate.load(str(EXAMPLES / "accuracy_and_f1.py"), keep_in_memory=True)
+    assert metric.compute(predictions=[1, 1, 0, 0, 1], references=[1, 0, 1, 0, 1]) == {
+        "accuracy": pytest.approx(0.6),
+        "f1": pytest.approx(2 / 3),
+    }
+    assert metric.compute(predictions=[0, 0], references=[1, 0]) == {"accuracy": 0.5, "f1": 0.0}
+
+
+def test_a_model_and_a_loss_of_ones_own(run: Run) -> None:
+    result = run("python", str(EXAMPLES / "custom_model_and_loss.py"), "--max_steps", "300")
+    assert result.returncode == 0, result.stderr
+    found = re.fullmatch(r"F1 (\S+), accuracy (\S+) over (\d+) sentences\n", result.stdout)
+    assert found and int(found[3]) > 2000
+    assert float(found[1]) > 0.5  # openings are a fifth: by chance 0.27 to 0.33
+
+
+def test_kills_cost_nothing(run: Run) -> None:
+    result = run("python", str(EXAMPLES / "benchmarks" / "kill_and_resume.py"), "--kills", "6", "--max_steps", "40")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("is safe") == 6
+    assert "every run ended bit-equal to the untouched one" in result.stdout
