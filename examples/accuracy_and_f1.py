@@ -1,4 +1,4 @@
-"""Accuracy and F1 of binary labels as a local metric: ``evaluate.load("examples/accuracy_and_f1.py")``, no Hub needed."""
+"""Accuracy and F1 of binary labels without the Hub: ``evaluate.load("examples/accuracy_and_f1.py")``."""
 
 import datasets
 import evaluate

@@ -64,7 +64,7 @@ class BagOfWords(nn.Module):
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--dataset", default="stories")
-    parser.add_argument("--max_steps", type=int, default=600)
+    parser.add_argument("--max_steps", type=int, default=300)
     args = parser.parse_args()
 
     accelerator = Accelerator()

@@ -12,10 +12,10 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-import torch
-import transformers
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 
 from .arguments import PredictArguments
 from .command_line import parse_arguments, run_command
@@ -24,6 +24,7 @@ from .errors import UserError
 from .inference import Coherence, Ordered
 from .model_files import check_is_orderer
 from .modeling import SentenceOrderer
+from .runtime import accelerator_for
 from .tracking import progress_bar
 
 
@@ -125,6 +126,21 @@ def _read_bytes(file: str | None) -> tuple[bytes, str]:
         raise UserError(f"{file}: cannot be read ({error.strerror}).") from None
 
 
+def _read_once(accelerator: Accelerator, file: str | None) -> tuple[list[Document], Layout]:
+    """Standard input can be read by one process only; a mistake in it is told to all of them."""
+    outcome: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = read_input(*_read_bytes(file))
+        except UserError as error:
+            outcome[0] = error
+    (read,) = broadcast_object_list(outcome)
+    if isinstance(read, UserError):
+        raise read
+    documents, layout = read
+    return documents, layout
+
+
 def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
@@ -144,35 +160,45 @@ def main() -> None:
         positional=_add_file,
     )
     check_is_orderer(str(arguments.model_path))
-    documents, layout = read_input(*_read_bytes(rest.file))
-    transformers.utils.logging.disable_progress_bar()
-    model = SentenceOrderer.from_pretrained(str(arguments.model_path))
-    model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))  # type: ignore[arg-type]
-    if arguments.cpu_threads is not None:
-        torch.set_num_threads(arguments.cpu_threads)
-    sentences, names = [document.sentences for document in documents], [document.origin for document in documents]
-    with progress_bar(len(documents), "rating" if arguments.score else "ordering", "document") as bar:
+    with accelerator_for(mixed_precision=None, cpu_threads=arguments.cpu_threads) as accelerator:
+        documents, layout = _read_once(accelerator, rest.file)
+        model = SentenceOrderer.from_pretrained(str(arguments.model_path)).to(accelerator.device)
+        # Each process takes every so many-th document.
+        mine = documents[accelerator.process_index :: accelerator.num_processes]
+        sentences, names = [document.sentences for document in mine], [document.origin for document in mine]
+        task = "rating" if arguments.score else "ordering"
+        with progress_bar(len(mine), task, "document", main=accelerator.is_main_process) as bar:
 
-        def collected(found: Iterable[tuple[int, Result]]) -> list[Result]:
-            results: dict[int, Result] = {}
-            for index, result in found:
-                results[index] = result
-                bar.update()
-            return [results[index] for index in range(len(documents))]
+            def collected(found: Iterable[tuple[int, Result]]) -> list[Result]:
+                results: dict[int, Result] = {}
+                problem = None
+                try:
+                    for index, result in found:
+                        results[accelerator.process_index + index * accelerator.num_processes] = result
+                        bar.update()
+                except UserError as error:  # in a document of this process; the others wait below
+                    problem = error
+                outcomes: list[tuple[dict[int, Result], UserError | None]] = gather_object([(results, problem)])
+                for _, problem in outcomes:
+                    if problem is not None:
+                        raise problem
+                everything = {index: result for part, _ in outcomes for index, result in part.items()}
+                return [everything[index] for index in range(len(documents))]
 
-        if arguments.score:
-            scores = collected(model.iter_scores(sentences, batch_size=arguments.batch_size, names=names))
-            answer = format_scores(documents, scores, layout)
-        else:
-            found = collected(
-                model.iter_orders(sentences, arguments.num_best, batch_size=arguments.batch_size, names=names)
-            )
-            if arguments.num_best > 1:
-                layout = "json"
-            separator = "\n\n" if layout == "text" else "\n"
-            pairs = zip(documents, found, strict=True)
-            answer = separator.join(format_orders(document, orders, layout) for document, orders in pairs)
-    print(answer)
+            if arguments.score:
+                scores = collected(model.iter_scores(sentences, batch_size=arguments.batch_size, names=names))
+                answer = format_scores(documents, scores, layout)
+            else:
+                found = collected(
+                    model.iter_orders(sentences, arguments.num_best, batch_size=arguments.batch_size, names=names)
+                )
+                if arguments.num_best > 1:
+                    layout = "json"
+                separator = "\n\n" if layout == "text" else "\n"
+                pairs = zip(documents, found, strict=True)
+                answer = separator.join(format_orders(document, orders, layout) for document, orders in pairs)
+        if accelerator.is_main_process:
+            print(answer)
 
 
 if __name__ == "__main__":

@@ -125,11 +125,11 @@ def test_the_local_metric() -> None:
 
 
 def test_a_model_and_a_loss_of_ones_own(run: Run) -> None:
-    result = run("python", str(EXAMPLES / "custom_model_and_loss.py"), "--max_steps", "300")
+    result = run("python", str(EXAMPLES / "custom_model_and_loss.py"))
     assert result.returncode == 0, result.stderr
     found = re.fullmatch(r"F1 (\S+), accuracy (\S+) over (\d+) sentences\n", result.stdout)
     assert found and int(found[3]) > 2000
-    assert float(found[1]) > 0.5  # openings are a fifth: by chance 0.27 to 0.33
+    assert float(found[1]) > 0.4  # to call everything an opening gives 0.29
 
 
 def test_kills_cost_nothing(run: Run) -> None:
