@@ -202,18 +202,19 @@ DIVERGED_CODE = 3
 def run_command(command: Callable[[], Any]) -> None:
     """Run a command line program: a user's mistake is a sentence and exit code 2, a loss or output that is not
     finite a sentence and exit code 3, Ctrl-C exit code 130."""
+    rank = os.environ.get("RANK", "0")
     try:
         if signal.getsignal(signal.SIGINT) is end_on_interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # an exception again, so that files get closed
         command()
     except UserError as error:
-        rank = os.environ.get("RANK", "0")
         origin = "sentorder" if rank == "0" else f"sentorder (process {rank})"
         for line in str(error).splitlines():
             print(f"{origin}: error: {line}", file=sys.stderr)
         sys.exit(USER_ERROR_CODE)
     except FloatingPointError as error:
-        print(f"sentorder: error: {error}", file=sys.stderr)
+        if rank == "0":  # loss and gradient are those of all processes together
+            print(f"sentorder: error: {error}", file=sys.stderr)
         sys.exit(DIVERGED_CODE)
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)

@@ -106,8 +106,8 @@ def test_two_processes_go_on_where_they_were(run: Run, tiny_encoder: str, small_
             assert result.returncode == 2 and "processes: was 2, is 1" in result.stderr
         else:
             assert result.returncode == 0, result.stderr
-            for ours, theirs in zip(read_metrics(alone), read_metrics(whole), strict=True):
-                assert ours.get("loss") == pytest.approx(theirs.get("loss"), rel=1e-6)
+            a, b = ([row["loss"] for row in read_metrics(place) if "loss" in row] for place in (alone, whole))
+            assert len(a) == 7 and a == pytest.approx(b, rel=1e-6)
 
 
 def test_a_loss_that_is_not_finite_on_one_process_stops_both(
@@ -135,12 +135,12 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_both(
     result = run(*command, *more, PYTHONPATH=str(REPOSITORY))
     assert result.returncode == 1  # the launcher's; that of each process was 3
     assert "exitcode  : 3" in result.stderr
-    assert "Step 5: the loss is nan" in result.stderr and "Its documents: story-" in result.stderr
+    assert "Step 5: the loss is nan" in result.stderr and "Its documents: procedure-b-0176, " in result.stderr
     assert f"The last checkpoint is {tmp_path / 'run' / 'checkpoint-4'}." in result.stderr
     assert [row["step"] for row in read_metrics(tmp_path / "run") if "loss" in row] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("count", [1, 3, 7])
+@pytest.mark.parametrize("count", [1, 7])
 def test_evaluation_counts_every_document_once_for_any_number_of_processes(
     run: Run, model_path: str, small_data: str, tmp_path: Path, count: int
 ) -> None:
@@ -207,7 +207,8 @@ def test_both_cores_are_used_whatever_the_launcher_sets(
 
     result = run(*train_command(tiny_encoder, small_data, tmp_path / "run", "--max_steps", "1"), OMP_NUM_THREADS="1")
     assert f"({psutil.cpu_count(logical=False)} threads)" in result.stderr
-    result = run(*train_command(tiny_encoder, small_data, tmp_path / "one", "--max_steps", "1", "--cpu_threads", "1"))
+    alone = train_command(tiny_encoder, small_data, tmp_path / "one", "--max_steps", "1", "--cpu_threads", "1")
+    result = run(*one_process(alone))
     assert "(1 threads)" in result.stderr
 
 
