@@ -13,9 +13,12 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DataLoaderConfiguration, is_torch_xla_available
+from accelerate.utils import DataLoaderConfiguration, DistributedType, is_torch_xla_available
 
 from .errors import UserError
+
+SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+"""DeepSpeed makes the optimizer step inside ``backward``; the others hold a part of the weights on each process."""
 
 
 @contextlib.contextmanager
@@ -38,7 +41,8 @@ def accelerator_for(
         project_dir: where trackers may write.
 
     Raises:
-        UserError: if the precision does not fit the device, or several processes would each train for themselves.
+        UserError: if the precision does not fit the device, several processes would each train for themselves, or
+            weights would be split among them.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     # On a machine without an accelerator several processes only find each other if told that it is the CPU.
@@ -61,6 +65,12 @@ def accelerator_for(
                 f"{world_size} processes were started, but each of them is on its own and would train its own model. "
                 "Start them with `accelerate launch` and a configuration for several processes, such as "
                 "accelerate_configs/cpu_gloo.yaml."
+            )
+        if accelerator.distributed_type in SHARDING:
+            raise UserError(
+                f"{accelerator.distributed_type.value} splits weights and steps in ways in which checkpoints, exact "
+                "resuming and the check of each step cannot be promised; choose plain multi-GPU (DDP) in `accelerate "
+                "config`."
             )
         if deterministic:
             torch.use_deterministic_algorithms(True)

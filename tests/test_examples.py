@@ -132,8 +132,10 @@ def test_a_model_and_a_loss_of_ones_own(run: Run) -> None:
     assert float(found[1]) > 0.4  # to call everything an opening gives 0.29
 
 
-def test_kills_cost_nothing(run: Run) -> None:
-    result = run("python", str(EXAMPLES / "benchmarks" / "kill_and_resume.py"), "--kills", "6", "--max_steps", "40")
+@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
+def test_kills_cost_nothing(run: Run, kills: int) -> None:
+    script = str(EXAMPLES / "benchmarks" / "kill_and_resume.py")
+    result = run("python", script, "--kills", str(kills), "--max_steps", "40")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count("is safe") == 6
+    assert result.stdout.count("is safe") == kills
     assert "every run ended bit-equal to the untouched one" in result.stdout

@@ -181,6 +181,24 @@ def test_handlers_come_back_and_are_not_installed_off_the_main_thread() -> None:
     assert seen == [True]
 
 
+@pytest.mark.slow
+def test_a_worker_that_dies_is_restarted_and_goes_on(
+    tiny_encoder: str, small_data: str, tmp_path: Path, started: Any
+) -> None:
+    """torchrun starts the group anew; with `auto` it takes up the newest checkpoint by itself."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    few = {"per_device_train_batch_size": 4, "max_steps": 30, "save_steps": 2}
+    environment = {"ACCELERATE_USE_CPU": "true"}
+    assert started(*torchrun, *command(tiny_encoder, small_data, whole, **few), env=environment).wait(120) == 0
+    process = started(*torchrun, "--max_restarts", "3", *command(tiny_encoder, small_data, run, **few), env=environment)
+    wait_for_step(run, 5, process)
+    os.kill(_children(process.pid)[-1].pid, signal.SIGKILL)
+    assert process.wait(120) == 0
+    ours, theirs = ([row.get("loss") for row in read_metrics(folder)] for folder in (run, whole))
+    assert ours == theirs and len(ours) == 31  # 30 losses and the test
+
+
 # --- the disk -------------------------------------------------------------------------------------------------------
 
 
