@@ -191,10 +191,13 @@ def test_a_worker_that_dies_is_restarted_and_goes_on(
     few = {"per_device_train_batch_size": 4, "max_steps": 30, "save_steps": 2}
     environment = {"ACCELERATE_USE_CPU": "true"}
     assert started(*torchrun, *command(tiny_encoder, small_data, whole, **few), env=environment).wait(120) == 0
-    process = started(*torchrun, "--max_restarts", "3", *command(tiny_encoder, small_data, run, **few), env=environment)
+    process = started(
+        *torchrun, "--max_restarts", "20", *command(tiny_encoder, small_data, run, **few), env=environment
+    )
     wait_for_step(run, 5, process)
     os.kill(_children(process.pid)[-1].pid, signal.SIGKILL)
-    assert process.wait(120) == 0
+    # gloo itself often fails to connect a restarted group (the old addresses are still in the store): tried again.
+    assert process.wait(400) == 0
     ours, theirs = ([row.get("loss") for row in read_metrics(folder)] for folder in (run, whole))
     assert ours == theirs and len(ours) == 31  # 30 losses and the test
 
