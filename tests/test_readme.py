@@ -1,0 +1,31 @@
+"""What README names must be there."""
+
+import re
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("named", sorted(set(re.findall(r"`(test_\w+\.py::test_\w+)`", README))))
+def test_tests_that_are_named_exist(named: str) -> None:
+    file, _, function = named.partition("::")
+    assert f"\ndef {function}(" in (REPOSITORY / "tests" / file).read_text(encoding="utf-8")
+
+
+def test_files_that_are_linked_exist() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert len(links) > 10
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
+def test_flags_that_are_named_exist() -> None:
+    from sentorder import arguments
+
+    kinds = (arguments.TrainArguments, arguments.EvaluationArguments, arguments.PredictArguments)
+    known = {name for kind in kinds for name in kind.__dataclass_fields__} | {"config", "help", "kills"}
+    known |= {"only", "seeds", "logdir", "config_file", "max_restarts", "quiet"}  # of other commands
+    named = {flag.removeprefix("no_") for flag in re.findall(r"(?<![\w-])--(\w+)", README)}
+    assert named - known == set()
