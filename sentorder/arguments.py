@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, Optional, get_args, get_origin, get_type_hints
+from typing import Annotated, ClassVar, Literal, Optional
 
-from .errors import UserError
+from .argument_checks import Between, CheckedArguments, option
 
 # HfArgumentParser wants Optional[X], not X | None.
 # ruff: noqa: UP045
-
-
-def _option(default: Any, help: str) -> Any:  # Any, as dataclasses.field has it
-    """A field with a help text; the default is shown by the parser."""
-    return field(default=default, metadata={"help": help.replace("%", "%%")})
-
-
-@dataclass(frozen=True)
-class Between:
-    """What a number may be, as an annotation of its field."""
-
-    least: float
-    most: float = math.inf
-
-    def __str__(self) -> str:
-        return f"at least {self.least:g}" + (f" and at most {self.most:.10g}" if self.most < math.inf else "")
 
 
 # --- groups of arguments --------------------------------------------------------------------------------------------
@@ -38,26 +20,26 @@ class ModelArguments:
 
     _argument_group_name: ClassVar[str] = "model"
 
-    model_name_or_path: Optional[str] = _option(
+    model_name_or_path: Optional[str] = option(
         None,
         "A pretrained encoder (Hub name or folder), or a model/ folder of sentorder to go on with. Without it: "
         "all-MiniLM-L6-v2, from the quickstart extra where that is installed, else from the Hub.",
     )
-    tokenizer_name: Optional[str] = _option(None, "Where the tokenizer comes from, if not from the encoder.")
-    method: Optional[str] = _option(
+    tokenizer_name: Optional[str] = option(None, "Where the tokenizer comes from, if not from the encoder.")
+    method: Optional[str] = option(
         None, "How sentences are ordered (without it: pairwise, or the method of the model folder)."
     )
-    pooling: Optional[Literal["marker", "mean", "both"]] = _option(
+    pooling: Optional[Literal["marker", "mean", "both"]] = option(
         None,
         "How a sentence is read: at its marker token, as the mean of its tokens, or as the sum of both (without it: "
         "both, or what the model folder has).",
     )
-    dropout: Annotated[Optional[float], Between(0, 0.99)] = _option(
+    dropout: Annotated[Optional[float], Between(0, 0.99)] = option(
         0.0,
         "Replaces every dropout of the encoder and is that of the head, also when going on with a model folder; 'none' "
         "keeps what is there.",
     )
-    max_length: Annotated[Optional[int], Between(8)] = _option(
+    max_length: Annotated[Optional[int], Between(8)] = option(
         None, "Tokens per document, one marker per sentence included (without it: what the encoder takes)."
     )
 
@@ -68,21 +50,19 @@ class DataArguments:
 
     _argument_group_name: ClassVar[str] = "data"
 
-    dataset: str = _option(
+    dataset: str = option(
         "stories",
         "'stories' (bundled), a file that is split 80/10/10, a folder written by save_to_disk, a data set on the Hub, "
         "or train=SOURCE,validation=SOURCE,test=SOURCE (of a folder or Hub name also SOURCE:split). Files: JSON lines "
         "with 'sentences', tab-separated rows, or lines with <eos> between sentences.",
     )
-    dataset_config_name: Optional[str] = _option(None, "Which configuration of a data set on the Hub.")
-    dataset_revision: Optional[str] = _option(None, "Which commit, branch or tag of a data set on the Hub.")
-    max_train_documents: Annotated[Optional[int], Between(1)] = _option(
-        None, "Use only the first so many for training."
-    )
-    max_eval_documents: Annotated[Optional[int], Between(1)] = _option(
+    dataset_config_name: Optional[str] = option(None, "Which configuration of a data set on the Hub.")
+    dataset_revision: Optional[str] = option(None, "Which commit, branch or tag of a data set on the Hub.")
+    max_train_documents: Annotated[Optional[int], Between(1)] = option(None, "Use only the first so many for training.")
+    max_eval_documents: Annotated[Optional[int], Between(1)] = option(
         None, "Use only the first so many for validation, and as many for the test."
     )
-    dataloader_num_workers: Annotated[int, Between(0, 256)] = _option(0, "Worker processes that prepare batches.")
+    dataloader_num_workers: Annotated[int, Between(0, 256)] = option(0, "Worker processes that prepare batches.")
 
 
 @dataclass
@@ -91,18 +71,18 @@ class OptimizationArguments:
 
     _argument_group_name: ClassVar[str] = "training"
 
-    per_device_train_batch_size: Annotated[int, Between(1, 65536)] = _option(
+    per_device_train_batch_size: Annotated[int, Between(1, 65536)] = option(
         8, "Documents per micro-batch. A step has this x gradient_accumulation_steps x processes."
     )
-    gradient_accumulation_steps: Annotated[int, Between(1, 65536)] = _option(1, "Micro-batches per optimizer step.")
-    num_train_epochs: Annotated[float, Between(0, 1e6)] = _option(
+    gradient_accumulation_steps: Annotated[int, Between(1, 65536)] = option(1, "Micro-batches per optimizer step.")
+    num_train_epochs: Annotated[float, Between(0, 1e6)] = option(
         1.5, "Passes over the training documents; may be a fraction."
     )
-    max_steps: Annotated[int, Between(-1, 10**9)] = _option(
+    max_steps: Annotated[int, Between(-1, 10**9)] = option(
         -1, "Optimizer steps; if above 0 it overrides num_train_epochs."
     )
-    learning_rate: Annotated[float, Between(0)] = _option(1e-4, "Of the encoder.")
-    head_learning_rate: Annotated[Optional[float], Between(0)] = _option(
+    learning_rate: Annotated[float, Between(0)] = option(1e-4, "Of the encoder.")
+    head_learning_rate: Annotated[Optional[float], Between(0)] = option(
         1e-3, "Of the head, which is new ('none': the encoder's, which suits going on with a trained head)."
     )
     lr_scheduler_type: Literal[
@@ -113,19 +93,19 @@ class OptimizationArguments:
         "constant",
         "constant_with_warmup",
         "inverse_sqrt",
-    ] = _option("linear", "How the learning rates change over the run.")
-    warmup_steps: Annotated[float, Between(0)] = _option(0.1, "Steps of linear warm-up; below 1 a share of the run.")
-    weight_decay: Annotated[float, Between(0)] = _option(0.01, "Of matrices; biases and norms do not decay.")
-    max_grad_norm: Annotated[float, Between(0)] = _option(1.0, "Clips the norm of the gradient; 0 switches that off.")
-    max_skipped_steps: Annotated[int, Between(0)] = _option(
+    ] = option("linear", "How the learning rates change over the run.")
+    warmup_steps: Annotated[float, Between(0)] = option(0.1, "Steps of linear warm-up; below 1 a share of the run.")
+    weight_decay: Annotated[float, Between(0)] = option(0.01, "Of matrices; biases and norms do not decay.")
+    max_grad_norm: Annotated[float, Between(0)] = option(1.0, "Clips the norm of the gradient; 0 switches that off.")
+    max_skipped_steps: Annotated[int, Between(0)] = option(
         0,
         "Steps in a row that may be left out because loss or gradient is not finite; each is counted in the log. With "
         "0 the first one ends the run, before it reaches the weights.",
     )
-    early_stopping_patience: Annotated[Optional[int], Between(1)] = _option(
+    early_stopping_patience: Annotated[Optional[int], Between(1)] = option(
         None, "End the run after so many evaluations in a row that were no better than the best."
     )
-    seed: Annotated[int, Between(0, 2**32 - 1)] = _option(
+    seed: Annotated[int, Between(0, 2**32 - 1)] = option(
         42, "Of everything that is random: head, order of documents, shuffles, dropout."
     )
 
@@ -136,18 +116,18 @@ class RuntimeArguments:
 
     _argument_group_name: ClassVar[str] = "machine"
 
-    per_device_eval_batch_size: Annotated[int, Between(1, 65536)] = _option(
+    per_device_eval_batch_size: Annotated[int, Between(1, 65536)] = option(
         32, "Documents per batch where nothing is trained."
     )
-    pad_to_max_length: bool = _option(
+    pad_to_max_length: bool = option(
         False,
         "Every batch in one shape: max_length tokens, the most sentences of any document, the full batch size "
         "(fillers count nothing). Slow on a CPU; TPUs and graph capture like it.",
     )
-    mixed_precision: Optional[Literal["no", "fp16", "bf16"]] = _option(
+    mixed_precision: Optional[Literal["no", "fp16", "bf16"]] = option(
         None, "Without it: what `accelerate config` or `accelerate launch` says."
     )
-    cpu_threads: Annotated[Optional[int], Between(1, 4096)] = _option(
+    cpu_threads: Annotated[Optional[int], Between(1, 4096)] = option(
         None, "Threads of each process on a CPU (without it: all cores, shared among the processes)."
     )
 
@@ -156,12 +136,12 @@ class RuntimeArguments:
 class TrainRuntimeArguments(RuntimeArguments):
     """Where and how fast it trains."""
 
-    auto_find_batch_size: bool = _option(
+    auto_find_batch_size: bool = option(
         False,
         "Before training, try the longest documents; while they do not fit into memory, cut a step into twice as many "
         "micro-batches. The documents of a step stay the same, so the numbers do.",
     )
-    deterministic: bool = _option(
+    deterministic: bool = option(
         False, "Only operations that give the same bits each time, on a GPU too; slower there."
     )
 
@@ -172,82 +152,40 @@ class OutputArguments:
 
     _argument_group_name: ClassVar[str] = "output"
 
-    output_dir: Optional[str] = _option(None, "Without it: a fresh numbered folder under runs/.")
-    overwrite_output_dir: bool = _option(False, "Replace the run that output_dir holds.")
-    resume_from_checkpoint: Optional[str] = _option(
+    output_dir: Optional[str] = option(None, "Without it: a fresh numbered folder under runs/.")
+    overwrite_output_dir: bool = option(False, "Replace the run that output_dir holds.")
+    resume_from_checkpoint: Optional[str] = option(
         None,
         "Go on with a run: a checkpoint folder, a run's folder for its newest one, or 'auto': the newest one in "
         "output_dir, or a fresh start if there is none.",
     )
-    save_strategy: Literal["no", "steps", "epoch"] = _option(
+    save_strategy: Literal["no", "steps", "epoch"] = option(
         "epoch", "When to save a checkpoint to go on from, apart from each best model, a signal and the end."
     )
-    save_steps: Annotated[int, Between(1)] = _option(
+    save_steps: Annotated[int, Between(1)] = option(
         100, "Optimizer steps between two checkpoints, with save_strategy steps."
     )
-    save_total_limit: Annotated[int, Between(1)] = _option(
+    save_total_limit: Annotated[int, Between(1)] = option(
         2, "Keep so many of the newest checkpoints, and that of the best model."
     )
-    logging_steps: Annotated[int, Between(1)] = _option(10, "Log every so many optimizer steps.")
-    eval_strategy: Literal["no", "steps", "epoch"] = _option(
+    logging_steps: Annotated[int, Between(1)] = option(10, "Log every so many optimizer steps.")
+    eval_strategy: Literal["no", "steps", "epoch"] = option(
         "epoch", "When to evaluate on validation: the best model by that is kept. With 'no' the last one is."
     )
-    eval_on_start: bool = _option(False, "Evaluate before the first step too (two batches are always tried).")
-    eval_steps: Annotated[int, Between(1)] = _option(
+    eval_on_start: bool = option(False, "Evaluate before the first step too (two batches are always tried).")
+    eval_steps: Annotated[int, Between(1)] = option(
         100, "Optimizer steps between two evaluations, with eval_strategy steps."
     )
-    metric_for_best_model: Literal["kendall_tau", "accuracy", "perfect_match_ratio", "loss"] = _option(
+    metric_for_best_model: Literal["kendall_tau", "accuracy", "perfect_match_ratio", "loss"] = option(
         "kendall_tau", "Of the validation split; the highest is best, of the loss the lowest."
     )
-    load_best_model_at_end: bool = _option(
-        True, "Keep the best model by that, and score it on test; else the last one."
-    )
+    load_best_model_at_end: bool = option(True, "Keep the best model by that, and score it on test; else the last one.")
     log_with: list[str] = field(
         default_factory=list, metadata={"help": "Trackers of Accelerate to log to as well, such as tensorboard."}
     )
 
 
 # --- the arguments of each command ----------------------------------------------------------------------------------
-
-
-def _complaint(value: Any, hint: Any) -> str | None:
-    """Why a value is not what its field's annotation says; None if it is."""
-    limits = getattr(hint, "__metadata__", ())
-    kind = get_args(hint)[0] if limits else hint
-    if type(None) in get_args(kind):  # Optional
-        if value is None:
-            return None
-        kind = get_args(kind)[0]
-    if get_origin(kind) is Literal:
-        return None if value in get_args(kind) else f"choose one of {', '.join(get_args(kind))}"
-    if get_origin(kind) is list:
-        return None if isinstance(value, list) and all(isinstance(item, str) for item in value) else "must be a list"
-    accepted = {float: (int, float)}.get(kind, kind)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        return f"must be of type {kind.__name__}"
-    if kind is float and not math.isfinite(value):
-        return "must be a finite number"
-    return next((f"must be {limit}" for limit in limits if not limit.least <= value <= limit.most), None)
-
-
-class CheckedArguments:
-    """Arguments that can say what is wrong with them."""
-
-    GROUPS: ClassVar[tuple[type, ...]] = ()
-    """The dataclasses that they are made of, in the order of ``--help``; empty for one that is a group by itself."""
-
-    def problems(self) -> list[str]:
-        """One sentence for each value that cannot be meant."""
-        hints = get_type_hints(type(self), include_extras=True)
-        names = [item.name for item in dataclasses.fields(self)]  # type: ignore[arg-type]
-        complaints = [(name, getattr(self, name), _complaint(getattr(self, name), hints[name])) for name in names]
-        return [f"--{name} {value}: {complaint}." for name, value, complaint in complaints if complaint]
-
-    def check(self) -> None:
-        """Raise one :class:`UserError` with all problems, if there are any."""
-        problems = self.problems()
-        if problems:
-            raise UserError("\n".join(problems))
 
 
 @dataclass
@@ -281,17 +219,17 @@ class TrainArguments(
 class _EvaluationGroup:
     _argument_group_name: ClassVar[str] = "evaluation"
 
-    model_path: Optional[str] = _option(None, "The model/ folder of a training run (required).")
-    dataset: str = _option(
+    model_path: Optional[str] = option(None, "The model/ folder of a training run (required).")
+    dataset: str = option(
         "stories", "As for training: 'stories', a file, a folder, a data set on the Hub, or test=SOURCE,..."
     )
-    dataset_config_name: Optional[str] = _option(None, "Which configuration of a data set on the Hub.")
-    dataset_revision: Optional[str] = _option(None, "Which commit, branch or tag of a data set on the Hub.")
-    split: Optional[Literal["train", "validation", "test"]] = _option(
+    dataset_config_name: Optional[str] = option(None, "Which configuration of a data set on the Hub.")
+    dataset_revision: Optional[str] = option(None, "Which commit, branch or tag of a data set on the Hub.")
+    split: Optional[Literal["train", "validation", "test"]] = option(
         None, "Which split (without it: test; of a source without splits all of it)."
     )
-    max_eval_documents: Annotated[Optional[int], Between(1)] = _option(None, "Use only the first so many.")
-    output_dir: Optional[str] = _option(None, "Also write results.json and predictions.jsonl into this folder.")
+    max_eval_documents: Annotated[Optional[int], Between(1)] = option(None, "Use only the first so many.")
+    output_dir: Optional[str] = option(None, "Also write results.json and predictions.jsonl into this folder.")
 
 
 @dataclass
@@ -310,13 +248,13 @@ class PredictArguments(CheckedArguments):
 
     _argument_group_name: ClassVar[str] = "prediction"
 
-    model_path: Optional[str] = _option(None, "The model/ folder of a training run (required).")
-    batch_size: Annotated[int, Between(1, 65536)] = _option(32, "Documents per pass of the encoder.")
-    cpu_threads: Annotated[Optional[int], Between(1, 4096)] = _option(None, "Threads on a CPU (without it: all cores).")
-    num_best: Annotated[int, Between(1, 100)] = _option(
+    model_path: Optional[str] = option(None, "The model/ folder of a training run (required).")
+    batch_size: Annotated[int, Between(1, 65536)] = option(32, "Documents per pass of the encoder.")
+    cpu_threads: Annotated[Optional[int], Between(1, 4096)] = option(None, "Threads on a CPU (without it: all cores).")
+    num_best: Annotated[int, Between(1, 100)] = option(
         1, "How many orders of each document, best first; above 1 the answer is JSON lines."
     )
-    score: bool = _option(
+    score: bool = option(
         False, "Rate the order in which the sentences stand instead: Kendall's tau against the predicted one, and more."
     )
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import yaml
 from transformers.hf_argparser import HfArgumentParser
 
-from .arguments import CheckedArguments
+from .argument_checks import CheckedArguments
 from .errors import INTERRUPTED, INTERRUPTED_CODE, UserError, end_on_interrupt
 
 Arguments = TypeVar("Arguments", bound=CheckedArguments)

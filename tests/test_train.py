@@ -298,7 +298,7 @@ def test_overwriting_leaves_nothing_of_the_old_run_but_never_removes_the_model_i
     assert not (tmp_path / "run" / "sentorder").exists() and (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("method", ["regression", "pairwise"])
+@pytest.mark.parametrize("method", ["regression", "pairwise", "pointer"])
 def test_the_real_model_is_cut_up_exactly_in_float64(tiny_encoder: str, small_data: str, method: str) -> None:
     losses = []
     for per_device, accumulation in ((8, 1), (4, 2), (1, 8)):
