@@ -26,6 +26,15 @@ def test_flags_that_are_named_exist() -> None:
 
     kinds = (arguments.TrainArguments, arguments.EvaluationArguments, arguments.PredictArguments)
     known = {name for kind in kinds for name in kind.__dataclass_fields__} | {"config", "help", "kills"}
-    known |= {"only", "seeds", "logdir", "config_file", "max_restarts", "quiet"}  # of other commands
+    known |= {
+        "only",
+        "seeds",
+        "logdir",
+        "config_file",
+        "max_restarts",
+        "quiet",
+        "standalone",
+        "nproc_per_node",
+    }  # of other commands
     named = {flag.removeprefix("no_") for flag in re.findall(r"(?<![\w-])--(\w+)", README)}
     assert named - known == set()

@@ -189,15 +189,13 @@ def test_a_worker_that_dies_is_restarted_and_goes_on(
     run, whole = tmp_path / "run", tmp_path / "whole"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     few = {"per_device_train_batch_size": 4, "max_steps": 30, "save_steps": 2}
-    environment = {"ACCELERATE_USE_CPU": "true"}
+    # Else torch hands the addresses of the dead processes to the new ones, and gloo cannot connect.
+    environment = {"ACCELERATE_USE_CPU": "true", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     assert started(*torchrun, *command(tiny_encoder, small_data, whole, **few), env=environment).wait(120) == 0
-    process = started(
-        *torchrun, "--max_restarts", "20", *command(tiny_encoder, small_data, run, **few), env=environment
-    )
+    process = started(*torchrun, "--max_restarts", "1", *command(tiny_encoder, small_data, run, **few), env=environment)
     wait_for_step(run, 5, process)
     os.kill(_children(process.pid)[-1].pid, signal.SIGKILL)
-    # gloo itself often fails to connect a restarted group (the old addresses are still in the store): tried again.
-    assert process.wait(400) == 0
+    assert process.wait(120) == 0
     ours, theirs = ([row.get("loss") for row in read_metrics(folder)] for folder in (run, whole))
     assert ours == theirs and len(ours) == 31  # 30 losses and the test
 
