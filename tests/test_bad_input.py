@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from tests.conftest import REPOSITORY, Run
+from tests.conftest import REPOSITORY, Run, hear_signals
 
 Rows = list[list[str]]
 
@@ -262,7 +262,7 @@ def test_ctrl_c_at_any_time_is_one_line(
         "evaluation": ["--model_path", model_path],
         "predict": ["--model_path", model_path],
     }[command]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", f"sentorder.{command}", *arguments, *(["--logging_steps", "1"] if said else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -270,14 +270,18 @@ def test_ctrl_c_at_any_time_is_one_line(
         text=True,
         cwd=files,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)},
-    )
-    assert process.stderr is not None
-    heard = ""
-    if said:
-        heard = next(line for line in process.stderr if said in line)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+        preexec_fn=hear_signals,
+    ) as process:
+        assert process.stderr is not None
+        heard = ""
+        if said:
+            heard = next(line for line in process.stderr if said in line)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, heard + stderr
     assert "Traceback" not in stderr and stdout == ""
     assert stderr.strip().splitlines()[-1].startswith("sentorder: interrupted")

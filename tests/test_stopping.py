@@ -21,7 +21,7 @@ from accelerate import Accelerator
 
 from sentorder.checkpoint import checkpoints_of
 from sentorder.stopping import StopRequests
-from tests.conftest import REPOSITORY, Run, read_metrics
+from tests.conftest import REPOSITORY, Run, hear_signals, read_metrics
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet"]
 TWO = [
@@ -43,7 +43,14 @@ def started(tmp_path: Path) -> Iterator[Any]:
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), **more.pop("env", {})}
         with open(tmp_path / "log", "ab") as log:
             process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=REPOSITORY, env=environment, start_new_session=True, **more
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=hear_signals,
+                **more,
             )
         processes.append(process)
         return process
