@@ -160,7 +160,9 @@ class OutputArguments:
         "output_dir, or a fresh start if there is none.",
     )
     save_strategy: Literal["no", "steps", "epoch"] = option(
-        "epoch", "When to save a checkpoint to go on from, apart from each best model, a signal and the end."
+        "epoch",
+        "When to save a checkpoint to go on from; with steps and epoch also with each best model, at a signal and at "
+        "the end.",
     )
     save_steps: Annotated[int, Between(1)] = option(
         100, "Optimizer steps between two checkpoints, with save_strategy steps."

@@ -5,12 +5,13 @@
     runs/1/checkpoint-120/      a model, as model/ is one
         training/progress.json  where training stood
         training/state.pt       optimizer, schedule, scaler, random numbers of every process: tensors and plain values
-        training/arguments.yaml, metrics.jsonl
+        training/metrics.jsonl  the log up to then
         manifest.json           size and checksum of every file; written last
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -23,12 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
 from .errors import UserError, first_line
-from .files import DISK_ERRORS, disk_reason, whole_folder, write_json
+from .files import disk_reason, whole_folder, write_json
+from .runtime import on_main_process
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -42,12 +44,18 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 
 def checkpoints_of(run: Path) -> list[Path]:
-    """The checkpoints of a run by step, newest first, valid or not."""
-    found = [(int(match[1]), path) for path in run.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+    """The checkpoints of a run by step, newest first, valid or not; links to elsewhere are none of its own."""
+    return sorted((path for path in run.glob("checkpoint-*") if is_checkpoint_folder(path)), key=_step_of, reverse=True)
 
 
-_NAME = re.compile(r"checkpoint-(\d+)")
+def is_checkpoint_folder(path: Path) -> bool:
+    """Whether it is a folder named like a checkpoint, and no link."""
+    return re.fullmatch(r"checkpoint-\d+", path.name) is not None and path.is_dir() and not path.is_symlink()
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
 
 # --- saving ---------------------------------------------------------------------------------------------------------
 
@@ -77,40 +85,63 @@ def save_checkpoint(
         UserError: on every process, if the disk is full or may not be written; older checkpoints are still there.
     """
     generators = gather_object([random_state()])
-    outcome: list[Any] = [None]
-    if accelerator.is_main_process:
-        state = {
-            "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(),
-            "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
-            "random": generators,
-        }
-        try:
-            with whole_folder(folder) as new:
-                model.save_pretrained(new)
-                training = new / TRAINING
-                training.mkdir()
-                torch.save(state, training / "state.pt")
-                for path in copies:
-                    shutil.copyfile(path, training / path.name)
-                write_json(training / "progress.json", progress)
-                files = sorted(path for path in new.rglob("*") if path.is_file())
-                described = {path.relative_to(new).as_posix(): _describe(path) for path in files}
-                write_json(new / MANIFEST, {"format": FORMAT, "files": described})
-        except (*DISK_ERRORS, RuntimeError) as error:  # torch.save says RuntimeError
-            outcome[0] = f"{folder}: the checkpoint could not be saved ({disk_reason(error)}); older ones are intact."
-    (problem,) = broadcast_object_list(outcome)
-    if problem is not None:
-        raise UserError(problem)
+    on_main_process(
+        accelerator,
+        lambda: _write_checkpoint(
+            folder,
+            model,
+            {
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict(),
+                "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
+                "random": generators,
+            },
+            progress,
+            copies,
+        ),
+    )
 
 
-def prune_checkpoints(run: Path, *, newest: int, keep: Path | None) -> None:
-    """Remove all checkpoints but the ``newest`` so many and ``keep``, the best one."""
-    for path in checkpoints_of(run)[max(newest, 1) :]:
+def _write_checkpoint(
+    folder: Path,
+    model: PreTrainedModel,
+    state: Mapping[str, Any],
+    progress: Mapping[str, Any],
+    copies: Sequence[Path],
+) -> None:
+    try:
+        with whole_folder(folder) as new:
+            model.save_pretrained(new)
+            training = new / TRAINING
+            training.mkdir()
+            torch.save(state, training / "state.pt")
+            for path in copies:
+                shutil.copyfile(path, training / path.name)
+            write_json(training / "progress.json", progress)
+            files = sorted(path for path in new.rglob("*") if path.is_file())
+            described = {path.relative_to(new).as_posix(): _describe(path) for path in files}
+            write_json(new / MANIFEST, {"format": FORMAT, "files": described})
+    except Exception as error:  # safetensors, tokenizers and torch raise kinds of their own when a disk is full
+        raise UserError(
+            f"{folder}: the checkpoint could not be saved ({disk_reason(error)}); older ones are intact."
+        ) from error
+
+
+def prune_checkpoints(saved: Path, *, newest: int, keep: Path | None) -> None:
+    """Remove older checkpoints.
+
+    Args:
+        saved: the checkpoint that was saved just now. Later ones, of a run that was set back, do not count.
+        newest: how many to keep, this one included.
+        keep: the best one, which stays.
+    """
+    older = [path for path in checkpoints_of(saved.parent) if _step_of(path) <= _step_of(saved)]
+    for path in older[max(newest, 1) :]:
         if path != keep:
-            # Its manifest goes first: half a folder must not be taken for a checkpoint if this is interrupted.
-            (path / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                # Its manifest goes first: half a folder must not be taken for a checkpoint if this is interrupted.
+                (path / MANIFEST).unlink(missing_ok=True)
+                shutil.rmtree(path)
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -140,7 +171,7 @@ def check_checkpoint(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError):
         raise UserError(f"{folder / MANIFEST}: cannot be read; the checkpoint is damaged.") from None
     if known != FORMAT:
-        raise UserError(f"{folder}: has format {known}, this sentorder reads {FORMAT}; update sentorder.")
+        raise UserError(f"{folder}: has format {known}, this sentorder reads {FORMAT}; use the one that wrote it.")
     for name, described in files.items():
         try:
             found = _describe(folder / name)
@@ -148,7 +179,7 @@ def check_checkpoint(folder: Path) -> dict[str, Any]:
             raise UserError(f"{folder / name}: {error.strerror}; the checkpoint is damaged.") from None
         if found != described:
             raise UserError(f"{folder / name}: is not as it was saved; the checkpoint is damaged.")
-    missing = {f"{TRAINING}/{name}" for name in ("state.pt", "progress.json")} - files.keys()
+    missing = {f"{TRAINING}/{name}" for name in ("state.pt", "progress.json", "metrics.jsonl")} - files.keys()
     if missing:
         raise UserError(f"{folder}: has no {', '.join(sorted(missing))}.")
     progress: dict[str, Any] = json.loads((folder / TRAINING / "progress.json").read_text(encoding="utf-8"))

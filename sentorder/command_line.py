@@ -21,6 +21,7 @@ from transformers.hf_argparser import HfArgumentParser
 
 from .argument_checks import CheckedArguments
 from .errors import INTERRUPTED, INTERRUPTED_CODE, UserError, end_on_interrupt
+from .files import write_text
 
 Arguments = TypeVar("Arguments", bound=CheckedArguments)
 
@@ -190,7 +191,7 @@ def _converted(parser: _CollectingParser, action: argparse.Action, value: Any, p
 def write_arguments(arguments: CheckedArguments, path: Path) -> None:
     """Write all arguments as YAML that ``--config`` takes."""
     values = dataclasses.asdict(arguments)  # type: ignore[call-overload]
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 # --- running a command ----------------------------------------------------------------------------------------------
@@ -200,21 +201,20 @@ DIVERGED_CODE = 3
 
 
 def run_command(command: Callable[[], Any]) -> None:
-    """Run a command line program: a user's mistake is a sentence and exit code 2, a loss or output that is not
-    finite a sentence and exit code 3, Ctrl-C exit code 130."""
+    """Run a command line program: a user's mistake or a full disk is a sentence and exit code 2, a loss or output that
+    is not finite a sentence and exit code 3, Ctrl-C exit code 130; training has more (see ``stopping.py``)."""
     rank = os.environ.get("RANK", "0")
+    origin = "sentorder" if rank == "0" else f"sentorder (process {rank})"
     try:
         if signal.getsignal(signal.SIGINT) is end_on_interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # an exception again, so that files get closed
         command()
     except UserError as error:
-        origin = "sentorder" if rank == "0" else f"sentorder (process {rank})"
         for line in str(error).splitlines():
             print(f"{origin}: error: {line}", file=sys.stderr)
         sys.exit(USER_ERROR_CODE)
     except FloatingPointError as error:
-        if rank == "0":  # loss and gradient are those of all processes together
-            print(f"sentorder: error: {error}", file=sys.stderr)
+        print(f"{origin}: error: {error}", file=sys.stderr)
         sys.exit(DIVERGED_CODE)
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
@@ -222,3 +222,8 @@ def run_command(command: Callable[[], Any]) -> None:
     except BrokenPipeError:  # somebody piped the output into head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # the disk is full, in the middle of a log line
+        if error.errno is None:
+            raise
+        print(f"{origin}: error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        sys.exit(USER_ERROR_CODE)

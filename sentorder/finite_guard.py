@@ -16,6 +16,10 @@ class NonFiniteError(FloatingPointError):
         self.step = step
 
 
+SMALLEST_SCALE = 2.0**-16
+"""Of an fp16 scaler: a gradient that overflows even then is beyond 4e9."""
+
+
 class FiniteGuard:
     """Keeps a loss or gradient that is not finite from the weights, and says so by an error.
 
@@ -23,21 +27,26 @@ class FiniteGuard:
     """
 
     def __init__(
-        self, accelerator: Accelerator, optimizer: torch.optim.Optimizer, every: int, max_skipped_steps: int
+        self,
+        accelerator: Accelerator,
+        optimizer: torch.optim.Optimizer,
+        every: int,
+        max_skipped_steps: int,
+        skipped_in_a_row: int = 0,
     ) -> None:
-        self.scaled = accelerator.scaler is not None
+        self.scaler = accelerator.scaler
         self.optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # the one that Accelerate has wrapped
-        skips = getattr(self.optimizer, "_step_supports_amp_scaling", False) and not self.scaled
+        skips = getattr(self.optimizer, "_step_supports_amp_scaling", False) and self.scaler is None
         self.every = every if skips else 1
         self.max_skipped_steps = max_skipped_steps
-        self.in_a_row = torch.zeros((), device=accelerator.device)
+        self.skipped_in_a_row = torch.full((), float(skipped_in_a_row), device=accelerator.device)
         # Number, loss and gradient norm of the first step that was one too many; zeros as long as there is none.
         self.failed = torch.zeros(3, device=accelerator.device)
 
     @property
     def leaves_it_to_the_optimizer(self) -> bool:
         """Whether scaler or optimizer skip a step by themselves, so that nobody has to wait for the device."""
-        return self.scaled or self.every > 1
+        return self.scaler is not None or self.every > 1
 
     def __enter__(self) -> None:
         pass
@@ -53,9 +62,11 @@ class FiniteGuard:
         Returns:
             0-dim bool: whether the step may reach the weights.
         """
-        finite = torch.isfinite(loss) & (self.scaled or torch.isfinite(gradient_norm))
-        self.in_a_row = torch.where(finite, torch.zeros_like(self.in_a_row), self.in_a_row + 1)
-        fine = (self.failed[0] > 0) | (self.in_a_row <= self.max_skipped_steps)
+        finite = torch.isfinite(loss) & torch.isfinite(gradient_norm)
+        # A scaler tries another scale where gradients overflow; it fails when there is none left to try.
+        fine = finite if self.scaler is None else torch.isfinite(loss) & (self.scaler.get_scale() > SMALLEST_SCALE)
+        self.skipped_in_a_row = torch.where(fine, torch.zeros_like(self.skipped_in_a_row), self.skipped_in_a_row + 1)
+        fine = (self.failed[0] > 0) | (self.skipped_in_a_row <= self.max_skipped_steps)
         here = torch.stack([torch.full_like(loss, number), loss, gradient_norm.to(loss)])
         self.failed = torch.where(fine, self.failed, here)
         finite = finite & (self.failed[0] == 0)

@@ -34,6 +34,8 @@ class Cursor:
     """Of the next step."""
     steps_in_epoch: int = 0
     """Steps of that epoch done."""
+    skipped_in_a_row: int = 0
+    """Steps just before that were left out because they were not finite; see :attr:`Step.skipped_in_a_row`."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ class Step:
     """0-dim: the sum of the weights, which is the number of examples unless some weigh less than 1."""
     finite: torch.Tensor
     """0-dim bool: False if loss or gradient was not finite, and the step therefore left the weights alone."""
+    skipped_in_a_row: torch.Tensor
+    """0-dim: how many steps up to here were left out one after the other."""
     cursor: Cursor
-    """Where to go on after this step."""
+    """Where to go on after this step; ``skipped_in_a_row`` is 0 in it, so that nobody has to wait for the device."""
     confirm: Callable[[], None]
     """Waits for the device and raises the error of a step up to here that was not finite: to be called before anything
     is saved, where ``check_finite_every`` is above 1."""
@@ -125,7 +129,7 @@ def train_steps(
         ValueError: if ``loss_fn`` gives something else than one value per example, or the loader is empty.
     """
     number, epoch, done = start.number, start.epoch, start.steps_in_epoch
-    guard = FiniteGuard(accelerator, optimizer, check_finite_every, max_skipped_steps)
+    guard = FiniteGuard(accelerator, optimizer, check_finite_every, max_skipped_steps, start.skipped_in_a_row)
     optimizer.zero_grad()
     while number < max_steps:
         if hasattr(train_loader, "set_epoch"):
@@ -169,6 +173,7 @@ def train_steps(
                     learning_rate,
                     count,
                     finite,
+                    guard.skipped_in_a_row,
                     cursor,
                     guard.look,
                 )

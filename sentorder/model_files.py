@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from .encoders import load_config_dict
 from .errors import UserError
-from .files import DISK_ERRORS, disk_reason, whole_folder
+from .files import disk_reason, whole_folder
 
 MODEL_TYPE = "sentorder"
 """What the ``config.json`` of a model of ours calls itself."""
@@ -26,7 +26,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     try:
         with whole_folder(folder) as new:
             model.save_pretrained(new)
-    except DISK_ERRORS as error:
+    except Exception as error:  # safetensors and tokenizers raise kinds of their own when a disk is full
         raise UserError(f"{folder}: the model could not be saved ({disk_reason(error)}).") from error
 
 

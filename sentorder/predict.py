@@ -12,10 +12,10 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 
 from .arguments import PredictArguments
 from .command_line import parse_arguments, run_command
@@ -24,7 +24,7 @@ from .errors import UserError
 from .inference import Coherence, Ordered
 from .model_files import check_is_orderer
 from .modeling import SentenceOrderer
-from .runtime import accelerator_for
+from .runtime import accelerator_for, on_main_process
 from .tracking import progress_bar
 
 
@@ -128,17 +128,7 @@ def _read_bytes(file: str | None) -> tuple[bytes, str]:
 
 def _read_once(accelerator: Accelerator, file: str | None) -> tuple[list[Document], Layout]:
     """Standard input can be read by one process only; a mistake in it is told to all of them."""
-    outcome: list[Any] = [None]
-    if accelerator.is_main_process:
-        try:
-            outcome[0] = read_input(*_read_bytes(file))
-        except UserError as error:
-            outcome[0] = error
-    (read,) = broadcast_object_list(outcome)
-    if isinstance(read, UserError):
-        raise read
-    documents, layout = read
-    return documents, layout
+    return on_main_process(accelerator, lambda: read_input(*_read_bytes(file)))
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
@@ -171,14 +161,14 @@ def main() -> None:
 
             def collected(found: Iterable[tuple[int, Result]]) -> list[Result]:
                 results: dict[int, Result] = {}
-                problem = None
+                problem: Exception | None = None
                 try:
                     for index, result in found:
                         results[accelerator.process_index + index * accelerator.num_processes] = result
                         bar.update()
-                except UserError as error:  # in a document of this process; the others wait below
+                except (UserError, FloatingPointError) as error:  # in a document of this process; the others wait below
                     problem = error
-                outcomes: list[tuple[dict[int, Result], UserError | None]] = gather_object([(results, problem)])
+                outcomes: list[tuple[dict[int, Result], Exception | None]] = gather_object([(results, problem)])
                 for _, problem in outcomes:
                     if problem is not None:
                         raise problem

@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 
 from .arguments import TrainArguments
+from .errors import UserError, first_line
 from .evaluation import Evaluation, describe_scores
 from .files import write_json, write_json_lines
 from .metrics import accuracy, kendall_tau, positions_of
@@ -38,8 +39,17 @@ class TrainResult:
 
 
 def read_result(folder: Path) -> TrainResult:
-    """What a finished run in this folder came to."""
-    return TrainResult(folder, folder / "model", **json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    """What a finished run in this folder came to.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        return TrainResult(folder, folder / "model", **json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{folder / RESULT}: cannot be read ({first_line(error)}); remove it to finish the run anew."
+        ) from None
 
 
 def write_results(run: Run, result: TrainResult, test: Evaluation | None) -> None:

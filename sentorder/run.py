@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -30,11 +31,9 @@ from .modeling import SentenceOrderer, load_for_training
 from .optimization import adamw, parameter_groups, schedule
 from .resume import Start, best_checkpoint, check_same_facts, facts_of
 from .run_folder import METRICS, make_run_folder
+from .runtime import on_main_process
 from .selection import Selection
 from .tracking import Meter
-
-TRIED_DOCUMENTS = 64
-"""Evaluated before training starts, in two batches or more."""
 
 
 @dataclass
@@ -89,9 +88,7 @@ class Run:
 
     def save_model(self) -> None:
         """Put the model as it is into ``model/``."""
-        if self.accelerator.is_main_process:
-            save_model(self.bare, self.folder / "model")
-        self.accelerator.wait_for_everyone()
+        on_main_process(self.accelerator, lambda: save_model(self.bare, self.folder / "model"))
 
     def save_checkpoint(self) -> Path:
         """Save all that going on from here needs, and remove older checkpoints that need not be kept."""
@@ -113,7 +110,7 @@ class Run:
         )
         if self.accelerator.is_main_process:
             best = checkpoint_folder(self.folder, self.selection.best_step)
-            prune_checkpoints(self.folder, newest=self.arguments.save_total_limit, keep=best)
+            prune_checkpoints(checkpoint, newest=self.arguments.save_total_limit, keep=best)
         return checkpoint
 
 
@@ -175,8 +172,8 @@ def build_run(
         )
     )
 
-    def loader_of(table: Dataset) -> Any:
-        batch_size, workers = arguments.per_device_eval_batch_size, arguments.dataloader_num_workers
+    def loader_of(table: Dataset, workers: int) -> Any:
+        batch_size = arguments.per_device_eval_batch_size
         return evaluation_loader(accelerator, model, table, batch_size, num_workers=workers, shape=shape)
 
     # Optimizer and schedule.
@@ -193,12 +190,21 @@ def build_run(
     )
     prepared, optimizer = accelerator.prepare(model, optimizer)
     if arguments.eval_strategy != "no":  # an evaluation that cannot work should fail now, not in an hour
-        few = tables["validation"].select(range(min(len(tables["validation"]), TRIED_DOCUMENTS)))
-        evaluate(accelerator, prepared, loader_of(few), few)
+        longest = np.argsort(-np.asarray(tables["validation"]["length"][:]), kind="stable")
+        few = tables["validation"].select(
+            longest[: 2 * arguments.per_device_eval_batch_size * accelerator.num_processes]
+        )
+        evaluate(accelerator, prepared, loader_of(few, workers=0), few)
 
     # Where the run stands: at its beginning, or where the checkpoint was saved.
-    selection = Selection(**start.progress.get("selection", {"metric": arguments.metric_for_best_model}))
-    best = best_checkpoint(start, selection)
+    selection = start.selection or Selection(arguments.metric_for_best_model)
+    best = None
+    if start.checkpoint is not None and arguments.load_best_model_at_end:
+        try:
+            best = best_checkpoint(start.checkpoint, selection)
+        except UserError as error:
+            start.notes.append(f"the best model so far is lost, the best of the remaining steps is kept: {error}")
+            selection = Selection(arguments.metric_for_best_model)
     folder = make_run_folder(accelerator, arguments, checkpoint=start.checkpoint, best=best)
     accelerator.project_configuration.project_dir = accelerator.project_configuration.logging_dir = str(folder)
     set_seed(arguments.seed, device_specific=True)  # from here on only dropout draws: differently on each process
@@ -211,16 +217,20 @@ def build_run(
         tables=tables,
         plan=plan,
         train_loader=train_loader,
-        eval_loaders={split: loader_of(tables[split]) for split in ("validation", "test") if split in tables},
+        eval_loaders={
+            split: loader_of(tables[split], arguments.dataloader_num_workers)
+            for split in ("validation", "test")
+            if split in tables
+        },
         model=prepared,
         optimizer=optimizer,
         scheduler=scheduler,
         accumulation=accumulation,
         total_steps=total_steps,
         facts=facts,
-        cursor=Cursor(**start.progress.get("cursor", {})),
+        cursor=start.cursor,
         selection=selection,
-        meter=Meter(start.progress.get("meter")),
+        meter=Meter(start.meter),
     )
 
 

@@ -7,23 +7,24 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from .arguments import TrainArguments
 from .checkpoint import MANIFEST, TRAINING, checkpoints_of
 from .command_line import write_arguments
 from .errors import UserError
-from .files import whole_folder
+from .files import disk_reason, tidy, whole_folder
+from .runtime import on_main_process
 from .tracking import TRACKER_FOLDER
 
 RESULT = "result.json"
 """What a run writes last of all: with it the run is finished."""
 METRICS = "metrics.jsonl"
+ARGUMENTS = "arguments.yaml"
+"""What a run writes first of all: with it a folder is that of a run."""
 WRITTEN = (
-    "arguments.yaml",
+    ARGUMENTS,
     METRICS,
     "test_results.json",
     "predictions.jsonl",
@@ -35,19 +36,33 @@ WRITTEN = (
 
 
 def check_run_folder(arguments: TrainArguments) -> None:
-    """Refuse an ``output_dir`` in which a run would replace something, unless it may.
+    """Refuse an ``output_dir`` that cannot be written, or in which a run would replace something, unless it may.
+
+    With ``--resume_from_checkpoint auto``, where there is no checkpoint, a run may replace what one has left that did
+    not get so far.
 
     Raises:
         UserError: saying what stands there.
     """
-    if arguments.output_dir is None or arguments.resume_from_checkpoint is not None:
+    folder = Path("runs" if arguments.output_dir is None else arguments.output_dir)
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "may not be written" if there.is_dir() else "is a file"
+        raise UserError(f"--output_dir {folder}: cannot be written ({there} {reason}); choose another.")
+    if arguments.output_dir is None:
         return
-    folder = Path(arguments.output_dir)
     taken = [*(name for name in WRITTEN if (folder / name).exists()), *(path.name for path in checkpoints_of(folder))]
-    if taken and not arguments.overwrite_output_dir:
+    is_run = (folder / ARGUMENTS).is_file()
+    goes_on = arguments.resume_from_checkpoint is not None and is_run
+    if taken and not arguments.overwrite_output_dir and not goes_on:
         raise UserError(
             f"--output_dir {folder}: holds a run already ({', '.join(taken)}); choose another folder or add "
             "--overwrite_output_dir."
+        )
+    if taken and not is_run:
+        raise UserError(
+            f"--output_dir {folder}: holds {', '.join(taken)}, but no {ARGUMENTS}: it is not the folder of a run, and "
+            "nothing in it will be replaced; choose another."
         )
     start = arguments.model_name_or_path
     if taken and start is not None and Path(start).resolve().parent == folder.resolve():
@@ -71,22 +86,23 @@ def make_run_folder(
     Raises:
         UserError: on every process, if the folder cannot be written.
     """
-    outcome: list[Any] = [None]
-    if accelerator.is_main_process:
+
+    def make() -> Path:
         try:
             if checkpoint is not None:
-                outcome[0] = _set_back(checkpoint, best)
+                folder = _set_back(checkpoint, best)
             else:
-                outcome[0] = _numbered_folder() if arguments.output_dir is None else _given_folder(arguments)
+                folder = _numbered_folder() if arguments.output_dir is None else _given_folder(arguments)
             # Given back as --config, it is a run of its own.
-            write_arguments(dataclasses.replace(arguments, resume_from_checkpoint=None), outcome[0] / "arguments.yaml")
+            write_arguments(dataclasses.replace(arguments, resume_from_checkpoint=None), folder / ARGUMENTS)
+            return folder
         except OSError as error:
             where = checkpoint or arguments.output_dir or "runs"
-            outcome[0] = UserError(f"--output_dir {where}: cannot be written ({error.strerror}); choose another.")
-    (folder,) = broadcast_object_list(outcome)
-    if isinstance(folder, UserError):
-        raise folder
-    return Path(folder)
+            raise UserError(
+                f"--output_dir {where}: cannot be written ({disk_reason(error)}); choose another."
+            ) from None
+
+    return on_main_process(accelerator, make)
 
 
 def _numbered_folder() -> Path:
@@ -104,6 +120,8 @@ def _numbered_folder() -> Path:
 def _given_folder(arguments: TrainArguments) -> Path:
     folder = Path(str(arguments.output_dir))
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("checkpoint-*", "model"):
+        tidy(folder, name)
     for path in [*(folder / name for name in WRITTEN), *checkpoints_of(folder)]:
         if path.is_dir():
             shutil.rmtree(path)
@@ -118,7 +136,6 @@ def _set_back(checkpoint: Path, best: Path | None) -> Path:
     new = folder / f"{METRICS}.new"
     shutil.copyfile(checkpoint / TRAINING / METRICS, new)
     os.replace(new, folder / METRICS)
-    (folder / RESULT).unlink(missing_ok=True)
     if best is not None:
         with whole_folder(folder / "model") as model:
             shutil.copytree(best, model, ignore=shutil.ignore_patterns(TRAINING, MANIFEST), dirs_exist_ok=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import datasets
 import psutil
@@ -13,9 +14,17 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DataLoaderConfiguration, DistributedType, is_torch_xla_available
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    DistributedType,
+    broadcast_object_list,
+    is_torch_xla_available,
+)
 
 from .errors import UserError
+from .files import disk_reason
+
+Result = TypeVar("Result")
 
 SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 """DeepSpeed makes the optimizer step inside ``backward``; the others hold a part of the weights on each process."""
@@ -92,6 +101,32 @@ def accelerator_for(
         if started_here and PartialState._shared_state:
             PartialState().destroy_process_group()
             AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def on_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
+    """Do something on the main process alone, and give its result to all; a mistake is raised on all of them.
+
+    Else the others would wait for a process that has ended.
+
+    Args:
+        accelerator: of the processes, each of which must call this.
+        action: gives something that can be pickled.
+
+    Raises:
+        UserError: what ``action`` raised, an ``OSError`` among it.
+    """
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = action()
+        except UserError as error:
+            outcome[1] = error
+        except OSError as error:
+            outcome[1] = UserError(f"{error.filename or 'The disk'}: {disk_reason(error)}.")
+    result, problem = broadcast_object_list(outcome)
+    if problem is not None:
+        raise problem
+    return result  # type: ignore[no-any-return]
 
 
 def _fair_threads() -> int:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -20,11 +20,8 @@ GRACE_SECONDS = 1.0
 
 
 class Stopped(SystemExit):
-    """The run was asked to stop by SIGTERM, SIGUSR1 or the end of its launcher; uncaught it ends the process with
-    :data:`STOPPED_CODE`."""
-
-    def __init__(self) -> None:
-        super().__init__(STOPPED_CODE)
+    """The run was asked to stop by SIGTERM, SIGUSR1 or the end of its launcher; uncaught it ends the process with its
+    code: :data:`STOPPED_CODE`, or 128 + the signal's number if nothing was to be saved."""
 
 
 class StopRequests:
@@ -76,7 +73,7 @@ class StopRequests:
     def reason(self, step: int) -> int:
         """0 to go on, else the signal to stop for (SIGTERM for a lost launcher); the same on every process."""
         if not self.number and self.parent is not None and os.getppid() != self.parent:
-            self.number = signal.SIGTERM
+            self.number, self.came_at = signal.SIGTERM, time.monotonic()
             if self.accelerator.is_main_process:
                 _tell("the launcher is gone; stopping after this step")
         if self.accelerator.num_processes == 1:
@@ -86,9 +83,15 @@ class StopRequests:
         numbers = torch.tensor([self.number], device=self.accelerator.device)
         return int(self.accelerator.gather(numbers).max())
 
-    def stop(self, reason: int) -> None:
-        """End the run: as Ctrl-C does for SIGINT, else with :class:`Stopped`."""
-        raise KeyboardInterrupt if reason == signal.SIGINT else Stopped()
+
+def stop(reason: int, *, saved: bool) -> NoReturn:
+    """End the run for a reason that :meth:`StopRequests.reason` gave.
+
+    Raises:
+        KeyboardInterrupt: for SIGINT.
+        Stopped: for all others.
+    """
+    raise KeyboardInterrupt if reason == signal.SIGINT else Stopped(STOPPED_CODE if saved else 128 + reason)
 
 
 def _tell(line: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -87,15 +88,12 @@ class Meter:
         self.count = self.count + torch.where(step.finite, step.count, nothing)
         self.skipped = self.skipped + torch.where(step.finite, nothing, nothing + 1)
 
-    def paused(self) -> Meter:
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
         """``with meter.paused(): ...`` leaves that time out of documents per second."""
-        return self
-
-    def __enter__(self) -> None:
-        self.pause_began = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self.started += time.perf_counter() - self.pause_began
+        began = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - began
 
     def state(self) -> dict[str, float]:
         """What was added since the last log line, as plain numbers."""
@@ -125,7 +123,7 @@ class RunLog:
         path: of ``metrics.jsonl``; lines are added to what is there.
         total_steps: for the progress bar.
         arguments: of the run, for the trackers.
-        done: steps that were done before; TensorBoard then passes over what an earlier process logged after them.
+        done: steps that were done before; TensorBoard then passes over what an earlier process logged from there on.
     """
 
     def __init__(
@@ -149,8 +147,13 @@ class RunLog:
         if accelerator.log_with:
             # Trackers take only flat values.
             flat = {name: value if isinstance(value, (int, float)) else str(value) for name, value in arguments.items()}
-            purge = {"tensorboard": {"purge_step": done + 1}} if done else {}
+            purge = {"tensorboard": {"purge_step": done}} if done else {}
             accelerator.init_trackers(TRACKER_FOLDER, config=flat, init_kwargs=purge)
+            # An earlier process may have logged more of this step than is to stay, so it is logged again.
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if done else []
+            for row in rows:
+                if row.pop("step") == done:
+                    accelerator.log(row, step=done)
 
     def __enter__(self) -> RunLog:
         return self

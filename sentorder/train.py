@@ -24,14 +24,17 @@ from .loop import Step, train_steps
 from .methods import METHODS
 from .model_files import restore_weights
 from .results import TrainResult, read_result, write_results
-from .resume import find_start
+from .resume import start_of
 from .run import Run, build_run
-from .run_folder import METRICS, check_run_folder
-from .runtime import accelerator_for
-from .stopping import StopRequests
+from .run_folder import METRICS
+from .runtime import accelerator_for, on_main_process
+from .stopping import StopRequests, stop
 from .tracking import RunLog, check_trackers
 
 NAMED_DOCUMENTS = 32
+"""At most so many of a step that is not finite."""
+LOOK_EVERY = 10
+"""Steps between two looks at an accelerator: whether all was finite, and whether another process was asked to stop."""
 
 
 def train(arguments: TrainArguments | None = None) -> TrainResult:
@@ -44,33 +47,37 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
 
     Raises:
         UserError: for anything that is wrong with arguments, data, model or output folder, before training starts;
-            during training only if the model can no longer be saved (the one before is then still there).
+            during training only if disk or memory are full (what was saved before is then still there).
         NonFiniteError: if a loss or gradient is infinite or not a number.
+        Stopped: a ``SystemExit``, if a signal asked for it and a checkpoint was saved; KeyboardInterrupt for Ctrl-C.
     """
     arguments = arguments or TrainArguments()
     arguments.check()
     check_trackers(arguments.log_with)
-    check_run_folder(arguments)
-    start = find_start(arguments)
-    if start.finished is not None:
-        result = read_result(start.finished)
-        print(f"{start.finished}: this run is finished, after {result.steps} steps.")
-        return result
-    documents, notes = _load_documents(arguments)
-
-    with accelerator_for(
-        mixed_precision=arguments.mixed_precision,
-        cpu_threads=arguments.cpu_threads,
-        deterministic=arguments.deterministic,
-        log_with=arguments.log_with,
-        project_dir=arguments.output_dir or "runs",  # where trackers write; made precise when the folder is there
-    ) as accelerator:
+    with (
+        accelerator_for(
+            mixed_precision=arguments.mixed_precision,
+            cpu_threads=arguments.cpu_threads,
+            deterministic=arguments.deterministic,
+            log_with=arguments.log_with,
+            project_dir=arguments.output_dir or "runs",  # where trackers write; made precise when the folder is there
+        ) as accelerator,
+        start_of(accelerator, arguments) as start,
+        _memory_explained(),
+    ):
+        if start.finished is not None:
+            result = read_result(start.finished)
+            accelerator.print(f"{start.finished}: this run is finished, after {result.steps} steps.")
+            return result
+        documents, notes = _load_documents(arguments)
         run = build_run(accelerator, arguments, documents, start)
         settings = dataclasses.asdict(run.arguments)
         with (
             RunLog(accelerator, run.folder / METRICS, run.total_steps, settings, done=run.cursor.number) as log,
             _explained(run),
         ):
+            if start.checkpoint is not None:
+                log.kept = f"go on with --resume_from_checkpoint {start.checkpoint}"
             log.say(f"{run.bare.origin}; {_machine(accelerator)}; output: {run.folder}")
             cuts = [(split, describe_cuts(table)) for split, table in run.tables.items()]
             for note in [*notes, *start.notes, *(f"{split}: {cut}" for split, cut in cuts if cut)]:
@@ -97,17 +104,15 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             run.selection.best_scores if keeps_best else run.selection.latest_scores,
             None if test is None else test.scores,
         )
-        if accelerator.is_main_process:
-            write_results(run, result, test)
-        accelerator.wait_for_everyone()
+        on_main_process(accelerator, lambda: write_results(run, result, test))
         return result
 
 
 def _fit(run: Run, log: RunLog) -> None:
     """The training itself. What happens between two steps stands in the body of the ``for``."""
     arguments, accelerator = run.arguments, run.accelerator
-    on_cpu = accelerator.device.type == "cpu"
-    look_every = 1 if on_cpu else arguments.logging_steps  # waiting for a CPU costs nothing
+    # Waiting for a CPU costs nothing; an accelerator is waited for when something is logged, or often enough.
+    look_every = 1 if accelerator.device.type == "cpu" else min(arguments.logging_steps, LOOK_EVERY)
     if arguments.eval_on_start and arguments.eval_strategy != "no" and run.cursor.number == 0:
         log.log(0, {f"eval_{name}": value for name, value in run.evaluate("validation").scores.items()})
     if run.is_given_up:  # and then interrupted before the end
@@ -146,14 +151,15 @@ def _fit(run: Run, log: RunLog) -> None:
                         log.kept = f"the model of step {step.number} is in {run.folder / 'model'}"
 
             # A checkpoint beside each best model: going on from a later one must find it.
-            stop = requests.reason(step.number)
+            asked = requests.reason(step.number)
             due = _is_due(step, arguments.save_strategy, arguments.save_steps, last)
-            if due or (arguments.save_strategy != "no" and (is_best or stop or run.is_given_up)):
+            if due or (arguments.save_strategy != "no" and (is_best or asked or run.is_given_up)):
                 step.confirm()
+                run.cursor = dataclasses.replace(step.cursor, skipped_in_a_row=int(step.skipped_in_a_row))
                 with run.meter.paused():
                     log.kept = f"go on with --resume_from_checkpoint {run.save_checkpoint()}"
-            if stop:
-                requests.stop(stop)
+            if asked:
+                stop(asked, saved=arguments.save_strategy != "no")
             if run.is_given_up:
                 log.say(f"stopped early: {run.selection.since_best} evaluations were no better than the best")
                 return
@@ -180,7 +186,7 @@ def _load_documents(arguments: TrainArguments) -> tuple[dict[str, list[Document]
 
 @contextlib.contextmanager
 def _explained(run: Run) -> Iterator[None]:
-    """Say of an error what the loop cannot know: the documents of the step, a flag that helps, what is left."""
+    """Say of a step that is not finite what the loop cannot know: its documents, and what is left."""
     try:
         yield
     except NonFiniteError as error:
@@ -188,17 +194,21 @@ def _explained(run: Run) -> Iterator[None]:
         rows = run.plan.steps(epoch)[index]
         names = ", ".join(run.tables["train"][row]["id"] for row in rows[:NAMED_DOCUMENTS])
         more = f" and {len(rows) - NAMED_DOCUMENTS} more" if len(rows) > NAMED_DOCUMENTS else ""
-        raise NonFiniteError(f"{error} Its documents: {names}{more}. {_left(run)}", error.step) from error
+        checkpoints = checkpoints_of(run.folder)
+        left = f"The last checkpoint is {checkpoints[0]}." if checkpoints else "No checkpoint was saved yet."
+        raise NonFiniteError(f"{error} Its documents: {names}{more}. {left}", error.step) from error
+
+
+@contextlib.contextmanager
+def _memory_explained() -> Iterator[None]:
+    try:
+        yield
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"out of memory ({first_line(error)}) Add --auto_find_batch_size, which cuts a step into smaller "
-            f"micro-batches without changing its documents. {_left(run)}"
+            "micro-batches without changing its documents, or, if it was in an evaluation, give a smaller "
+            "--per_device_eval_batch_size. Checkpoints that were saved are intact."
         ) from error
-
-
-def _left(run: Run) -> str:
-    checkpoints = checkpoints_of(run.folder)
-    return f"The last checkpoint is {checkpoints[0]}." if checkpoints else "No checkpoint was saved yet."
 
 
 def _machine(accelerator: Accelerator) -> str:

@@ -64,7 +64,7 @@ def test_out_of_memory_names_the_flag_and_what_is_left(
     tiny_encoder: str, small_data: str, tmp_path: Path, room_for: Any
 ) -> None:
     room_for(4)
-    with pytest.raises(UserError, match="out of memory .*--auto_find_batch_size.*No checkpoint was saved yet"):
+    with pytest.raises(UserError, match="out of memory .*--auto_find_batch_size.*Checkpoints .* are intact"):
         train(arguments(tiny_encoder, small_data, tmp_path / "run"))
 
 

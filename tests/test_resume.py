@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import io
 import json
 import shutil
 import signal
@@ -10,11 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentorder import SentenceOrderer, TrainArguments, UserError
 from sentorder.checkpoint import checkpoints_of
+from sentorder.finite_guard import NonFiniteError
+from sentorder.methods import METHODS
+from sentorder.resume import start_of
 from sentorder.stopping import STOPPED_CODE, Stopped, StopRequests
 from sentorder.train import train
 from tests.conftest import Run, read_metrics
@@ -111,10 +118,13 @@ def test_stopped_in_the_middle_of_an_epoch(
     train(arguments(tiny_encoder, small_data, tmp_path / "run", **changes))
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     if "log_with" in changes:
+        (tmp_path / "run" / "result.json").unlink()  # as if killed after the test was logged: it is made again
+        train(arguments(tiny_encoder, small_data, tmp_path / "run", **changes))
         for name in ("whole", "run"):
             events = EventAccumulator(str(tmp_path / name / "sentorder"))
             events.Reload()
             assert [event.step for event in events.Scalars("loss")] == [2, 4, 6, 7]
+            assert [event.step for event in events.Scalars("test_kendall_tau")] == [7]
 
 
 def test_steps_that_were_done_after_the_checkpoint_are_done_again_and_logged_once(
@@ -163,6 +173,9 @@ def test_a_checkpoint_or_a_run_may_be_named(
 ) -> None:
     named = {"output_dir": None, "resume_from_checkpoint": str(tmp_path / "run" / "checkpoint-3")}
     shutil.copytree(whole, tmp_path / "run")
+    with pytest.raises(UserError, match="its run is finished.*begin a new run with --model_name_or_path"):
+        train(arguments(tiny_encoder, small_data, tmp_path, **named))
+    (tmp_path / "run" / "result.json").unlink()
     train(arguments(tiny_encoder, small_data, tmp_path, **named))
     assert_same_run(tmp_path / "run", whole)
     stop_after(4)
@@ -179,8 +192,12 @@ def test_every_checkpoint_is_a_model(tiny_encoder: str, small_data: str, tmp_pat
     train(arguments(tiny_encoder, small_data, tmp_path / "run", save_total_limit=9))
     found = checkpoints_of(tmp_path / "run")
     assert [path.name for path in found] == ["checkpoint-7", "checkpoint-6", "checkpoint-3"]
-    orders = [SentenceOrderer.from_pretrained(path).order([["It set.", "The sun rose."]]) for path in found]
-    assert {tuple(sorted(order[0].order)) for order in orders} == {(0, 1)}
+    rows = [json.loads(line) for line in Path(small_data.split("test=")[1]).read_text().splitlines()]
+    texts = [row["sentences"] for row in rows]
+    orders = [[x.order for x in SentenceOrderer.from_pretrained(path).order(texts)] for path in found]
+    best = json.loads((tmp_path / "run" / "result.json").read_text())["best_step"]
+    kept = [json.loads(line)["order"] for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    assert orders[[7, 6, 3].index(best)] == kept
     done = run("python", "-m", "sentorder.predict", "--model_path", str(found[1]), stdin="It set.\nThe sun rose.\n")
     assert done.returncode == 0 and sorted(done.stdout.split("\n"))[-2:] == ["It set.", "The sun rose."]
 
@@ -193,16 +210,22 @@ def test_the_newest_and_the_best_are_kept(tiny_encoder: str, small_data: str, tm
     assert [path.name for path in checkpoints_of(tmp_path / "run")] == ["checkpoint-7", "checkpoint-6", "checkpoint-3"]
 
 
-@pytest.mark.parametrize("step", [None, 4])
-def test_early_stopping(tiny_encoder: str, small_data: str, tmp_path: Path, stop_after: Any, step: int | None) -> None:
+@pytest.mark.parametrize("keeps_best", [True, False])
+@pytest.mark.parametrize("step", [None, 2, 3])
+def test_early_stopping(
+    tiny_encoder: str, small_data: str, tmp_path: Path, stop_after: Any, step: int | None, keeps_best: bool
+) -> None:
+    """Also if a signal comes before, and if it comes after the last step and before the end of the run."""
     more: dict[str, Any] = {"learning_rate": 0.0, "head_learning_rate": 0.0, "early_stopping_patience": 2}
-    more |= {"eval_strategy": "steps", "eval_steps": 1, "logging_steps": 1}
+    more |= {"eval_strategy": "steps", "eval_steps": 1, "logging_steps": 1, "load_best_model_at_end": keeps_best}
     asked = arguments(tiny_encoder, small_data, tmp_path / "run", **more)
-    if step is not None:  # after the end of training, before the end of the run
-        train(asked)
-        (tmp_path / "run" / "result.json").unlink()
+    if step is not None:
+        stop_after(step)
+        with pytest.raises(Stopped):
+            train(asked)
+        stop_after(None)
     result = train(asked)
-    assert (result.steps, result.best_step) == (3, 1)
+    assert (result.steps, result.best_step) == (3, 1 if keeps_best else 3)
     assert max(row["step"] for row in log_of(tmp_path / "run")) == 3
 
 
@@ -234,7 +257,7 @@ def test_the_last_model_may_be_kept_and_an_evaluation_come_first(
         ({"mixed_precision": "bf16"}, "mixed precision: was no, is bf16"),
         ({"method": "regression"}, "--method: was pairwise, is regression"),
         ({"output_dir": "elsewhere", "resume_from_checkpoint": "{run}"}, "leave out --output_dir elsewhere"),
-        ({"output_dir": None, "resume_from_checkpoint": "{run}/model"}, "is not a checkpoint of sentorder"),
+        ({"output_dir": None, "resume_from_checkpoint": "{run}/model"}, "is neither a checkpoint nor the folder of"),
         ({"output_dir": None, "resume_from_checkpoint": "{run}/nowhere"}, "there is no such folder"),
         ({"output_dir": None}, "--resume_from_checkpoint auto: give --output_dir"),
         ({"overwrite_output_dir": True}, "that --overwrite_output_dir would remove"),
@@ -253,9 +276,173 @@ def test_another_training_is_refused(
     assert message in str(error.value)
 
 
-def test_a_finished_run_cannot_be_made_longer(tiny_encoder: str, small_data: str, whole: Path) -> None:
-    with pytest.raises(UserError, match="--max_steps: was 7, is 9"):
-        train(arguments(tiny_encoder, small_data, whole, max_steps=9))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_steps": 9}, "--max_steps: was 7, is 9"),
+        ({"dataset": "stories"}, "--dataset: was train="),
+        ({"max_train_documents": 5, "seed": 1}, "--max_train_documents: was None, is 5; --seed: was 42, is 1"),
+        ({"mixed_precision": "bf16"}, "--mixed_precision: was no, is bf16"),
+    ],
+    ids=str,
+)
+def test_a_finished_run_is_not_taken_for_another(
+    tiny_encoder: str, small_data: str, whole: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match="this run is finished, and would not be the same training") as error:
+        train(arguments(tiny_encoder, small_data, whole, **changes))
+    assert message in str(error.value)
+
+
+def test_other_texts_of_the_same_length_are_refused(
+    tiny_encoder: str, small_data: str, tmp_path: Path, whole: Path
+) -> None:
+    """The same documents the other way round: each has as many tokens as before."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "result.json").unlink()
+    source = Path(small_data.split(",")[0].removeprefix("train="))
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    (tmp_path / "train.jsonl").write_text(
+        "".join(json.dumps({**row, "sentences": row["sentences"][::-1]}) + "\n" for row in rows)
+    )
+    data = small_data.replace(str(source), str(tmp_path / "train.jsonl"))
+    with pytest.raises(UserError, match=r"documents of train: was 21 \(\w+\), is 21 \(\w+\)"):
+        train(arguments(tiny_encoder, data, run))
+
+
+def test_auto_touches_nothing_that_is_not_of_a_run(tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    (tmp_path / "sentorder").mkdir()
+    (tmp_path / "sentorder" / "precious.py").write_text("mine")
+    (tmp_path / "predictions.jsonl").write_text("mine")
+    changes: dict[str, Any]
+    for changes in ({}, {"resume_from_checkpoint": None, "overwrite_output_dir": True}):
+        with pytest.raises(UserError, match="predictions.jsonl, sentorder"):
+            train(arguments(tiny_encoder, small_data, tmp_path, **changes))
+    assert (
+        (tmp_path / "sentorder" / "precious.py").read_text() == (tmp_path / "predictions.jsonl").read_text() == "mine"
+    )
+
+
+def test_links_and_strangers(
+    tiny_encoder: str, small_data: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is where the checkpoint really lies; a checkpoint that was carried elsewhere has none."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(whole, run)
+    (run / "result.json").unlink()
+    (other / "model").mkdir(parents=True)
+    (other / "latest").symlink_to(run / "checkpoint-3")
+    shutil.copytree(run / "checkpoint-3", other / "checkpoint-3")
+    asked = {"output_dir": None, "resume_from_checkpoint": str(other / "checkpoint-3")}
+    with pytest.raises(UserError, match="does not lie in the folder of its run"):
+        train(arguments(tiny_encoder, small_data, other, **asked))
+    asked["resume_from_checkpoint"] = str(other / "latest")
+    assert train(arguments(tiny_encoder, small_data, other, **asked)).output_dir == run
+    assert_same_run(run, whole)
+    assert sorted(path.name for path in other.iterdir()) == ["checkpoint-3", "latest", "model"]
+    (run / "result.json").unlink()
+    monkeypatch.chdir(run / "checkpoint-3")
+    asked["resume_from_checkpoint"] = "."
+    assert train(arguments(tiny_encoder, small_data, other, **asked)).output_dir == run
+    assert not (run / "checkpoint-3" / "model").exists()
+
+
+def test_only_one_run_at_a_time_may_have_a_folder(
+    tiny_encoder: str, small_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sentorder.resume.LOCK_SECONDS", 0.1)
+    asked = arguments(tiny_encoder, small_data, tmp_path / "run")
+    with start_of(Accelerator(cpu=True), asked), pytest.raises(UserError, match="another process is training there"):
+        train(asked)
+    train(asked)
+
+
+def test_what_comes_later_is_not_counted_and_not_removed(
+    tiny_encoder: str, small_data: str, tmp_path: Path, stop_after: Any
+) -> None:
+    """Set back to an early checkpoint with damaged later ones, a run must not lose what it saves itself."""
+    every = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "no"}
+    train(arguments(tiny_encoder, small_data, tmp_path / "run", save_total_limit=9, **every))
+    (tmp_path / "run" / "result.json").unlink()
+    for step in (4, 5):
+        shutil.rmtree(tmp_path / "run" / f"checkpoint-{step}")
+    for step in (6, 7):
+        damage(tmp_path / "run" / f"checkpoint-{step}", "state")
+    for step in (4, 5):
+        stop_after(step)
+        with pytest.raises(Stopped):
+            train(arguments(tiny_encoder, small_data, tmp_path / "run", save_total_limit=1, **every))
+        found = [path.name for path in checkpoints_of(tmp_path / "run")]
+        assert found == ["checkpoint-7", "checkpoint-6", f"checkpoint-{step}"]
+
+
+def test_a_lost_best_model_is_said(
+    tiny_encoder: str, small_data: str, tmp_path: Path, stop_after: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = {"learning_rate": 0.0, "head_learning_rate": 0.0}
+    stop_after(5)
+    with pytest.raises(Stopped):
+        train(arguments(tiny_encoder, small_data, tmp_path / "run", **still))
+    stop_after(None)
+    shutil.rmtree(tmp_path / "run" / "checkpoint-3")
+    result = train(arguments(tiny_encoder, small_data, tmp_path / "run", **still))
+    assert result.best_step == 6
+    assert "the best model so far is lost" in capsys.readouterr().err
+
+
+def test_what_a_kill_leaves_is_put_right(tiny_encoder: str, small_data: str, tmp_path: Path, whole: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "result.json").unlink()
+    (run / "checkpoint-7").rename(run / "checkpoint-7.old")  # between the two renames of a replacement
+    (run / "checkpoint-9.new").mkdir()
+    (run / "model").rename(run / "model.old")
+    train(arguments(tiny_encoder, small_data, run))
+    assert_same_run(run, whole)
+    assert not [path.name for path in run.iterdir() if path.suffix in (".new", ".old")]
+
+
+def test_skips_in_a_row_are_counted_across_a_stop(
+    tiny_encoder: str, small_data: str, tmp_path: Path, stop_after: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, calls = METHODS["pairwise"], 0
+
+    def loss(output: Any, batch: Any) -> torch.Tensor:
+        nonlocal calls
+        training = output.pair_logits.requires_grad
+        calls += training
+        return row.loss(output, batch) * (torch.nan if training and calls in (3, 4, 5) else 1)
+
+    monkeypatch.setitem(METHODS, "pairwise", dataclasses.replace(row, loss=loss))
+    asked = arguments(tiny_encoder, small_data, tmp_path / "run", max_skipped_steps=2, logging_steps=4)
+    stop_after(4)
+    with pytest.raises(Stopped):
+        train(asked)
+    assert [row.get("skipped_steps") for row in log_of(tmp_path / "run") if "loss" in row] == [2.0]
+    stop_after(None)
+    with pytest.raises(NonFiniteError, match="Step 5: .* That is step 3 of this kind in a row"):
+        train(asked)
+
+
+@pytest.mark.parametrize("progress", ["{}", "[]", '{"arguments": {}, "cursor": {"other": 1}}', '{"facts": null}'])
+def test_progress_of_another_version_is_refused(
+    tiny_encoder: str, small_data: str, tmp_path: Path, whole: Path, progress: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "result.json").unlink()
+    replace_in_checkpoint(checkpoints_of(run)[0], "training/progress.json", progress.encode())
+    with pytest.raises(UserError, match="what this sentorder does not understand"):
+        train(arguments(tiny_encoder, small_data, run))
+
+
+def replace_in_checkpoint(checkpoint: Path, name: str, data: bytes) -> None:
+    """Put another file there, under a manifest that fits."""
+    (checkpoint / name).write_bytes(data)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_what_does_not_change_the_numbers_may_change(
@@ -294,7 +481,7 @@ def damage(folder: Path, how: str) -> None:
         ("state", "state.pt: is not as it was saved; the checkpoint is damaged."),
         ("no manifest", "is not a checkpoint of sentorder, or only half of one"),
         ("manifest", "manifest.json: cannot be read; the checkpoint is damaged."),
-        ("format", "has format 99, this sentorder reads 1; update sentorder."),
+        ("format", "has format 99, this sentorder reads 1; use the one that wrote it."),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_or_refused(
@@ -332,16 +519,12 @@ def test_a_state_that_could_run_code_is_refused(
     tiny_encoder: str, small_data: str, tmp_path: Path, whole: Path
 ) -> None:
     """Even under a manifest that fits."""
-    from sentorder.checkpoint import _describe
-
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     (run / "result.json").unlink()
-    newest = checkpoints_of(run)[0]
-    torch.save({"optimizer": Evil(str(tmp_path / "was here"))}, newest / "training" / "state.pt")
-    manifest = json.loads((newest / "manifest.json").read_text())
-    manifest["files"]["training/state.pt"] = _describe(newest / "training" / "state.pt")
-    (newest / "manifest.json").write_text(json.dumps(manifest))
+    evil = io.BytesIO()
+    torch.save({"optimizer": Evil(str(tmp_path / "was here"))}, evil)
+    replace_in_checkpoint(checkpoints_of(run)[0], "training/state.pt", evil.getvalue())
     with pytest.raises(UserError, match=r"state\.pt: does not fit this run"):
         train(arguments(tiny_encoder, small_data, run))
     assert not (tmp_path / "was here").exists()

@@ -110,6 +110,17 @@ def test_a_signal_saves_and_ends_with_its_code(
     assert f"stopped after step {done}; go on with --resume_from_checkpoint {run}/checkpoint-{done}" in log
 
 
+def test_without_checkpoints_a_signal_saves_nothing_and_says_so(
+    tiny_encoder: str, small_data: str, tmp_path: Path, started: Any
+) -> None:
+    process = started(*PYTHON, *command(tiny_encoder, small_data, tmp_path / "run", save_strategy="no"))
+    wait_for_step(tmp_path / "run", 3, process)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert "no model was saved yet" in (tmp_path / "log").read_text()
+    assert not checkpoints_of(tmp_path / "run")
+
+
 def test_a_second_signal_ends_at_once(tiny_encoder: str, small_data: str, tmp_path: Path, started: Any) -> None:
     """In the middle of a step that takes long."""
     script = tmp_path / "slow.py"
@@ -159,12 +170,27 @@ def test_two_processes_stop_together(tiny_encoder: str, small_data: str, tmp_pat
     wait_for_step(run, 3, process)
     workers = _children(process.pid)
     os.kill(process.pid if to == "launcher" else workers[-1].pid, signal.SIGTERM)
-    assert process.wait(60) != 0
+    assert process.wait(60) == 1  # the launcher's own code
     assert psutil.wait_procs(workers, timeout=10)[1] == []
+    log = (tmp_path / "log").read_text()
+    assert log.count("stopped after step") == 1 and "Error" not in log.replace("ChildFailedError", "")
+    if to == "one worker":  # of its own signal the launcher says nothing
+        assert log.count("exitcode  : 75") == 2
     (newest, *_) = checkpoints_of(run)
     assert newest.name == f"checkpoint-{read_metrics(run)[-1]['step']}"
     state = json.loads((newest / "training" / "progress.json").read_text())
     assert state["cursor"]["number"] == read_metrics(run)[-1]["step"]
+
+
+def test_a_signal_after_the_launcher_is_gone_does_not_break_the_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler ends the launcher first and its processes at once after it."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    with StopRequests(Accelerator(cpu=True)) as requests:
+        assert requests.reason(1) == 0
+        monkeypatch.setattr(os, "getppid", lambda: 1)
+        assert requests.reason(2) == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)  # would end this process if it counted as the second one
+        assert requests.reason(3) == signal.SIGTERM
 
 
 def test_handlers_come_back_and_are_not_installed_off_the_main_thread() -> None:
@@ -227,7 +253,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(tiny_encoder: str, small_data:
         "t.run_command(lambda: t.train(t.parse_arguments(t.TrainArguments, sys.argv[2:], program='x',\n"
         "    description='d')[0]))\n"
     )
-    for limit in ("1000", "400000"):  # bytes: the first stops the weights, the second the optimizer's state
+    # Bytes: the first stops the weights, the second the optimizer's state, the others what is written in between.
+    for limit in ("1000", "400000"):
         shutil.rmtree(folder, ignore_errors=True)
         done = run("python", str(script), limit, *flags[2:], PYTHONPATH=str(REPOSITORY))
         assert done.returncode == 2 and "Traceback" not in done.stderr

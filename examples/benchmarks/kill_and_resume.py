@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -104,32 +105,43 @@ def differences(run: Path, whole: Path) -> list[str]:
     return found
 
 
-def kill_once(task: Callable[[], object], run: Path, log: Path, inside_a_save: bool) -> bool:
-    """Start, and kill at some moment; False if the run came to its end before."""
+def kill_once(task: Callable[[], object], run: Path, log: Path, inside_a_save: bool) -> str | None:
+    """Start, and kill at some moment: in training, or while a checkpoint is being written.
+
+    Returns:
+        Where that was; None if the run came to its end before.
+    """
+    for half in run.glob("checkpoint-*.new"):
+        shutil.rmtree(half)  # left by the kill before: a run would do the same
+    newest, before = newest_step(run), log_identity(run)
     child = start(task, log)
     began = time.monotonic()
-    logged = len(log_of(run))
-    wait = random.uniform(0, 0.5)
     while (status := end_of(child)) is None:
         if time.monotonic() - began > 120:
             os.kill(child, signal.SIGKILL)
             raise SystemExit(f"a run hung:\n{log.read_text()[-3000:]}")
-        if inside_a_save:
-            now = any(run.glob("checkpoint-*.new"))
-            wait = random.uniform(0, 0.02)
-        else:
-            now = len(log_of(run)) != logged  # training has begun
-        if now:
-            time.sleep(wait)
+        # Going on sets the log back, so it is another file; training has begun when it then says more.
+        trains = log_identity(run) != before and last_step(run) > newest
+        if trains and (any(run.glob("checkpoint-*.new")) if inside_a_save else True):
+            time.sleep(random.uniform(0, 0.02 if inside_a_save else 0.3))
             if end_of(child) is not None:
-                return False
+                return None
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return True
+            return "inside a save" if any(run.glob("checkpoint-*.new")) else "between saves"
         time.sleep(0.0005)
     if status:
         raise SystemExit(f"a restart failed with {status}:\n{log.read_text()[-3000:]}")
-    return False
+    return None
+
+
+def log_identity(run: Path) -> int | None:
+    path = run / "metrics.jsonl"
+    return path.stat().st_ino if path.exists() else None
+
+
+def last_step(run: Path) -> int:
+    return max((int(row["step"]) for row in log_of(run)), default=0)
 
 
 def main() -> None:
@@ -169,15 +181,13 @@ def main() -> None:
             name = f"run-{runs}"
             newest = 0
             while True:
-                inside = bool(kills % 2)
                 if kills == options.kills:
                     run_to_the_end(training(name), log)
-                elif kill_once(training(name), folder / name, log, inside):
+                elif where := kill_once(training(name), folder / name, log, inside_a_save=kills % 2 == 1):
                     kills += 1
-                    torn = any((folder / name).glob("checkpoint-*.new"))
-                    in_saves += torn
+                    in_saves += where == "inside a save"
                     before, newest = newest, newest_step(folder / name)
-                    reached = max((int(row["step"]) for row in log_of(folder / name)), default=0)
+                    reached = last_step(folder / name)
                     if newest < before:
                         raise SystemExit(
                             f"after kill {kills} the newest checkpoint is {newest}, before it was {before}"
@@ -185,13 +195,14 @@ def main() -> None:
                     if reached - newest > SAVE_STEPS:
                         raise SystemExit(f"kill {kills} lost {reached - newest} steps: {newest} of {reached} are left")
                     most_lost = max(most_lost, reached - newest)
-                    where = "inside a save" if torn else "between saves"
                     print(f"kill {kills}: {where}, at step {reached}; step {newest} is safe", flush=True)
                     continue
                 found = differences(folder / name, folder / "whole")
                 if found:
                     raise SystemExit(f"run {runs} is not what it would have been: {', '.join(found)}")
                 break
+        if in_saves < options.kills // 4:
+            raise SystemExit(f"only {in_saves} of {kills} kills came inside a save: that shows too little")
         print(
             f"{kills} kills, {in_saves} of them inside a save, in {runs} runs and {time.monotonic() - began:.0f} s: "
             f"at most {most_lost} steps were done again, and every run ended bit-equal to the untouched one."
