@@ -132,14 +132,15 @@ def run(tmp_path: Path, command_server: subprocess.Popen[str]) -> Run:
     def run_command(*command: str, stdin: str | bytes = "", **environment: str) -> subprocess.CompletedProcess[str]:
         given = stdin if isinstance(stdin, bytes) else stdin.encode()
         variables = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
-        if command[:2] == ("python", "-m") and command[2].startswith("sentorder."):
+        ours = command[1] == "-m" and command[2].startswith("sentorder.")
+        if command[0] == "python" and (ours or command[1].endswith(".py")):
             return _forked(command_server, command, given, tmp_path, variables)
         if command[0] == "accelerate":
             command = (sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:])
         elif command[0] == "python":
             command = (sys.executable, *command[1:])
         variables["HF_HOME"] = str(tmp_path / "hf")
-        result = subprocess.run(command, input=given, capture_output=True, cwd=tmp_path, timeout=600, env=variables)
+        result = subprocess.run(command, input=given, capture_output=True, cwd=tmp_path, timeout=300, env=variables)
         return _completed(command, result.returncode, result.stdout, result.stderr)
 
     return run_command
@@ -152,18 +153,19 @@ def _forked(
     with tempfile.TemporaryDirectory() as streams:
         paths = [Path(streams) / name for name in ("stdin", "stdout", "stderr")]
         paths[0].write_bytes(stdin)
+        place = 2 if command[1] == "-m" else 1
         request = {
-            "module": command[2],
-            "arguments": command[3:],
+            "program": command[place],
+            "arguments": command[place + 1 :],
             "folder": str(folder),
             "environment": variables,
             "streams": [str(path) for path in paths],
         }
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
-        if not select.select([server.stdout], [], [], 600)[0]:
+        if not select.select([server.stdout], [], [], 300)[0]:
             server.kill()
-            raise TimeoutError(f"{' '.join(command)}: not done after 600 seconds")
+            raise TimeoutError(f"{' '.join(command)}: not done after 300 seconds")
         return _completed(command, int(server.stdout.readline()), *(path.read_bytes() for path in paths[1:]))
 
 

@@ -136,7 +136,7 @@ MISTAKES = [
     (EVALUATE + "--dataset splits", "--dataset splits: has no test split, only train, validation"),
     (EVALUATE + "--split tset", "--split tset: choose one of train, validation, test"),
     # where it is written
-    (TRAIN + "good.jsonl --output_dir good.jsonl/run", "--output_dir good.jsonl/run: cannot be written (Not a dir"),
+    (TRAIN + "good.jsonl --output_dir good.jsonl/run", "--output_dir good.jsonl/run: cannot be written ("),
     (TRAIN + "good.jsonl --output_dir taken", "--output_dir taken: holds a run already (arguments.yaml); choose"),
     (EVALUATE + "--output_dir taken", "taken: holds a training run"),
     (

