@@ -95,6 +95,7 @@ def accelerator_for(
         if not accelerator.is_main_process:
             transformers.utils.logging.set_verbosity_error()
         yield accelerator
+        accelerator.wait_for_everyone()  # as in on_main_process
     finally:
         torch.use_deterministic_algorithms(was_deterministic)
         torch.backends.cudnn.benchmark = benchmark
@@ -124,6 +125,7 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> R
         except OSError as error:
             outcome[1] = UserError(f"{error.filename or 'The disk'}: {disk_reason(error)}.")
     result, problem = broadcast_object_list(outcome)
+    accelerator.wait_for_everyone()  # one that ends while others still receive leaves gloo waiting for ever
     if problem is not None:
         raise problem
     return result  # type: ignore[no-any-return]
