@@ -256,7 +256,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(tiny_encoder: str, small_data:
     # Bytes: the first stops the weights, the second the optimizer's state, the others what is written in between.
     for limit in ("1000", "400000"):
         shutil.rmtree(folder, ignore_errors=True)
-        done = run("python", str(script), limit, *flags[2:], PYTHONPATH=str(REPOSITORY))
+        # A process of its own, with pipes: the limit would hold for the files that a fork writes its output to.
+        done = run(sys.executable, str(script), limit, *flags[2:], PYTHONPATH=str(REPOSITORY))
         assert done.returncode == 2 and "Traceback" not in done.stderr
         assert "checkpoint-4: the checkpoint could not be saved" in done.stderr
         assert [path.name for path in checkpoints_of(folder)] == ["checkpoint-2"]
