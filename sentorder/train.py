@@ -146,11 +146,8 @@ def _fit(run: Run, log: RunLog) -> None:
                     scores = run.evaluate("validation").scores
                     log.log(step.number, {f"eval_{name}": value for name, value in scores.items()})
                     is_best = run.selection.add(step.number, scores) and run.keeps_best
-                    if is_best:
-                        run.save_model()
-                        log.kept = f"the model of step {step.number} is in {run.folder / 'model'}"
 
-            # A checkpoint beside each best model: going on from a later one must find it.
+            # A checkpoint beside each best model, and before it: going on from this or a later one must find it.
             asked = requests.reason(step.number)
             due = _is_due(step, arguments.save_strategy, arguments.save_steps, last)
             if due or (arguments.save_strategy != "no" and (is_best or asked or run.is_given_up)):
@@ -158,6 +155,11 @@ def _fit(run: Run, log: RunLog) -> None:
                 run.cursor = dataclasses.replace(step.cursor, skipped_in_a_row=int(step.skipped_in_a_row))
                 with run.meter.paused():
                     log.kept = f"go on with --resume_from_checkpoint {run.save_checkpoint()}"
+            if is_best:
+                with run.meter.paused():
+                    run.save_model()
+                if arguments.save_strategy == "no":
+                    log.kept = f"the model of step {step.number} is in {run.folder / 'model'}"
             if asked:
                 stop(asked, saved=arguments.save_strategy != "no")
             if run.is_given_up:

@@ -403,6 +403,21 @@ def test_what_a_kill_leaves_is_put_right(tiny_encoder: str, small_data: str, tmp
     assert not [path.name for path in run.iterdir() if path.suffix in (".new", ".old")]
 
 
+def test_a_kill_in_the_first_save_leaves_nothing_in_the_way(
+    tiny_encoder: str, small_data: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first best model and the first checkpoint are due together; without the second, `auto` begins anew."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("sentorder.run.save_checkpoint", killed)
+        train(arguments(tiny_encoder, small_data, tmp_path / "run"))
+    train(arguments(tiny_encoder, small_data, tmp_path / "run"))
+    assert_same_run(tmp_path / "run", whole)
+
+
 def test_skips_in_a_row_are_counted_across_a_stop(
     tiny_encoder: str, small_data: str, tmp_path: Path, stop_after: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
