@@ -127,13 +127,13 @@ def _write_checkpoint(
         ) from error
 
 
-def prune_checkpoints(saved: Path, *, newest: int, keep: Path | None) -> None:
+def prune_checkpoints(saved: Path, *, newest: int, keep: Path) -> None:
     """Remove older checkpoints.
 
     Args:
         saved: the checkpoint that was saved just now. Later ones, of a run that was set back, do not count.
         newest: how many to keep, this one included.
-        keep: the best one, which stays.
+        keep: the best one, which stays; need not exist.
     """
     older = [path for path in checkpoints_of(saved.parent) if _step_of(path) <= _step_of(saved)]
     for path in older[max(newest, 1) :]:

@@ -150,10 +150,10 @@ class RunLog:
             purge = {"tensorboard": {"purge_step": done}} if done else {}
             accelerator.init_trackers(TRACKER_FOLDER, config=flat, init_kwargs=purge)
             # An earlier process may have logged more of this step than is to stay, so it is logged again.
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if done else []
-            for row in rows:
+            lines = path.read_text(encoding="utf-8").splitlines() if done and self.main else []
+            for row in map(json.loads, lines):
                 if row.pop("step") == done:
-                    accelerator.log(row, step=done)
+                    accelerator.log({name: math.nan if value is None else value for name, value in row.items()}, done)
 
     def __enter__(self) -> RunLog:
         return self
