@@ -209,7 +209,7 @@ def _check_finished(run: Path, arguments: TrainArguments) -> None:
         saved = dict(yaml.safe_load((run / ARGUMENTS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{run / ARGUMENTS}: cannot be read ({first_line(error)}).") from None
-    _check_same_arguments(saved, arguments, f"{run}: this run is finished, and", FREE)
+    _check_same_arguments(saved, arguments, f"{run}: this run is finished, and one with these arguments", FREE)
 
 
 def _check_same_arguments(saved: Mapping[str, Any], arguments: TrainArguments, what: str, free: Set[str]) -> None:

@@ -289,7 +289,8 @@ def test_another_training_is_refused(
 def test_a_finished_run_is_not_taken_for_another(
     tiny_encoder: str, small_data: str, whole: Path, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match="this run is finished, and would not be the same training") as error:
+    match = "this run is finished, and one with these arguments would not be the same training"
+    with pytest.raises(UserError, match=match) as error:
         train(arguments(tiny_encoder, small_data, whole, **changes))
     assert message in str(error.value)
 
