@@ -19,7 +19,6 @@ from sentorder.data.collation import ordering_loader
 from sentorder.data.formats import to_dataset
 from sentorder.data.sampling import GlobalPlan
 from sentorder.data.sources import load_splits
-from sentorder.data.tokenization import tokenize
 from sentorder.evaluation import describe_scores, evaluate, evaluation_loader
 from sentorder.loop import train_steps
 from sentorder.losses import pairwise_logistic
@@ -44,9 +43,7 @@ def main() -> None:
 
     # Documents become token ids once; the collator shuffles the sentences anew in each epoch.
     splits = load_splits(args.dataset).splits
-    tables = {
-        split: tokenize(to_dataset(texts), model.tokenizer, model.config.max_length) for split, texts in splits.items()
-    }
+    tables = {split: model.tokenize(to_dataset(texts)) for split, texts in splits.items()}
     micro_batches = args.gradient_accumulation_steps * accelerator.num_processes
     plan = GlobalPlan(tables["train"]["length"][:], args.batch_size, micro_batches=micro_batches, seed=42)
     train_loader = ordering_loader(tables["train"], plan, model.collator(seed=42))

@@ -29,6 +29,9 @@ class ModelArguments:
     method: Optional[str] = option(
         None, "How sentences are ordered (without it: pairwise, or the method of the model folder)."
     )
+    backbone: Optional[str] = option(
+        None, "What reads the documents (without it: joint, or the backbone of the model folder)."
+    )
     pooling: Optional[Literal["marker", "mean", "both"]] = option(
         None,
         "How a sentence is read: at its marker token, as the mean of its tokens, or as the sum of both (without it: "
@@ -40,7 +43,9 @@ class ModelArguments:
         "keeps what is there.",
     )
     max_length: Annotated[Optional[int], Between(8)] = option(
-        None, "Tokens per document, one marker per sentence included (without it: what the encoder takes)."
+        None,
+        "Tokens per document, one marker per sentence included (without it: what the encoder takes); with the backbone "
+        "hierarchical per sentence.",
     )
 
 

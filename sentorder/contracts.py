@@ -17,7 +17,8 @@ class Batch(TypedDict, total=False):
     """What the collator hands to the model. Nothing downstream searches ``input_ids`` for a marker."""
 
     input_ids: torch.Tensor
-    """(B, L) int64: marker and tokens of the sentence in slot 0, then of slot 1, ..."""
+    """(B, L) int64: marker and tokens of the sentence in slot 0, then of slot 1, ...; (B, N, L) where each sentence is
+    encoded by itself, and so are the next two."""
     attention_mask: torch.Tensor
     """(B, L) int64: 1 for tokens, 0 for padding."""
     token_slots: torch.Tensor
@@ -45,6 +46,10 @@ class OrderingOutput(ModelOutput):
     """(B, N): the lower, the earlier."""
     pair_logits: torch.Tensor | None = None
     """(B, N, N), antisymmetric: positive where slot i precedes slot j."""
+    adjacency_logits: torch.Tensor | None = None
+    """(B, N, N): the higher, the rather slot j directly follows slot i. The diagonal plays no part."""
+    position_logits: torch.Tensor | None = None
+    """(B, N, N): the higher, the rather slot i stands at position p. Positions beyond the document play no part."""
     next_slot_logits: torch.Tensor | None = None
     """(B, N, N): row t scores what comes after the first t sentences of the gold order, -inf for those themselves.
     Only where positions were given; a loss may look at it, a decoder may not."""
@@ -69,20 +74,36 @@ class Loss(Protocol):
         ...
 
 
+class Prefixes(NamedTuple):
+    """W beginnings of an order for each document: what is chosen, what is left, and what the head remembers of it."""
+
+    memories: torch.Tensor
+    """(B, W, M) the head's own."""
+    chosen: torch.Tensor
+    """(B, W, N) bool: the slots that stand in the prefix."""
+    left: torch.Tensor
+    """(B, W, N) bool: the slots that can come next; a row with none is complete."""
+    last: torch.Tensor
+    """(B, W) int64: the slot that was chosen last, -1 for an empty prefix."""
+
+
 @runtime_checkable
 class AutoregressiveHead(Protocol):
-    """A head that chooses sentence after sentence; W prefixes per document are handled at once."""
+    """A head that chooses sentence after sentence; W prefixes per document are handled at once.
 
-    def first_memory(self, slot_states: torch.Tensor, slot_mask: torch.Tensor, /) -> torch.Tensor:
-        """(B, H) what is remembered before anything is chosen."""
+    ``output`` is what the head gave for the documents.
+    """
+
+    def first_memory(self, output: OrderingOutput, slot_mask: torch.Tensor, /) -> torch.Tensor:
+        """(B, M) what is remembered before anything is chosen."""
         ...
 
-    def choices(self, slot_states: torch.Tensor, memories: torch.Tensor, left: torch.Tensor, /) -> torch.Tensor:
-        """(B, W, N) logits of what comes next, given memories (B, W, H) and what is left (B, W, N)."""
+    def choices(self, output: OrderingOutput, prefixes: Prefixes, /) -> torch.Tensor:
+        """(B, W, N) logits of what comes next, -inf for what is not left; a complete prefix gets zeros."""
         ...
 
-    def remember(self, slot_states: torch.Tensor, memories: torch.Tensor, slots: torch.Tensor, /) -> torch.Tensor:
-        """(B, W, H) the memories after choosing slots (B, W)."""
+    def remember(self, output: OrderingOutput, memories: torch.Tensor, slots: torch.Tensor, /) -> torch.Tensor:
+        """(B, W, M) the memories (B, W, M) after choosing slots (B, W)."""
         ...
 
 

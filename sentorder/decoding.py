@@ -1,23 +1,30 @@
 """From a model's output to an order of the slots: always a permutation, never with a look at gold positions.
 
-The slots are in an order that has nothing to do with the text (see ``data/collation.py``), so a tie may fall to the
-lower slot without leaking anything.
+Each document's slots are numbered anew, at random, before anything is compared, so a tie falls to no particular slot:
+not even somebody who hands in the sentences in their gold order gains by it. The draw is the same each time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.special import expit
 
-from .contracts import AutoregressiveHead, Decoded, OrderingOutput
-from .pair_search import RankedOrders, best_orders
+from .contracts import Decoded, Decoder, OrderingOutput
+from .likelihoods import (
+    adjacency_log_probabilities,
+    pair_log_probabilities,
+    position_log_probabilities,
+    refuse_non_finite,
+)
+from .order_search import RankedOrders, best_orders
+from .pair_rules import borda_orders, copeland_orders, topological_orders
 
-BEAMS = 8
-"""Prefixes that beam search keeps of each document if one order is asked for."""
-WIDEST = 128
-"""How many it keeps at the most for several orders, unless even more are asked for."""
+# --- scores -----------------------------------------------------------------------------------------------------------
 
 
 def decode_scores(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
@@ -27,21 +34,61 @@ def decode_scores(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1
     sorted order is the maximum. Confidence is the share of the variance of the positions that the scores span: a
     regression that does not know pulls its scores together.
     """
+    return _decode_sorted(output, slot_mask, k, lambda scores, _: _spread(scores, np.arange(scores.shape[1])))
+
+
+def decode_shares(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
+    """:func:`decode_scores` for scores that stand for a share of the document, 0 to 1; confidence as there."""
+    return _decode_sorted(output, slot_mask, k, lambda scores, _: _spread(scores, np.linspace(0, 1, scores.shape[1])))
+
+
+def decode_strengths(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
+    """:func:`decode_scores` for scores whose differences are log odds (RankNet, ListMLE): i before j with p(s_j - s_i).
+
+    Confidence as :func:`decode_pairs` has it, of these probabilities.
+    """
+    return _decode_sorted(
+        output, slot_mask, k, lambda scores, orders: _expected_tau(expit(_differences(scores)), orders)
+    )
+
+
+def _decode_sorted(
+    output: OrderingOutput,
+    slot_mask: torch.Tensor,
+    k: int,
+    confidence: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> list[list[Decoded]]:
     scores = _finite(output.scores, slot_mask)
 
-    def rank(rows: np.ndarray, n: int) -> tuple[RankedOrders, np.ndarray]:
-        part = scores[rows, :n]
-        spread = part.var(axis=1) / max(np.arange(n).var(), 1e-9) if n > 1 else np.ones(len(rows))
+    def rank(group: _Group) -> tuple[RankedOrders, np.ndarray]:
+        part = group.of_slots(scores).astype(np.float64)
         if k == 1:
             orders = np.argsort(part, axis=1, kind="stable")
-            sorted_scores = np.take_along_axis(part, orders, axis=1)
-            total = (sorted_scores * (2 * np.arange(n) - n + 1)).sum(axis=1)
+            n = orders.shape[1]
+            total = (np.take_along_axis(part, orders, axis=1) * (2 * np.arange(n) - n + 1)).sum(axis=1)
             ranked = RankedOrders(orders[:, None], total[:, None])
         else:
-            ranked = best_orders(part[:, None, :] - part[:, :, None], k)
-        return ranked, np.broadcast_to(np.clip(spread, 0.0, 1.0)[:, None], ranked.scores.shape)
+            ranked = best_orders(_differences(part), k=k)
+        return ranked, np.broadcast_to(confidence(part, ranked.orders), ranked.scores.shape)
 
     return _by_length(slot_mask, rank)
+
+
+def _differences(scores: np.ndarray) -> np.ndarray:
+    """(R, n, n) of scores (R, n): positive where i scores lower."""
+    differences: np.ndarray = scores[:, None, :] - scores[:, :, None]
+    return differences
+
+
+def _spread(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(R, 1) the variance of the scores (R, n) as a share of that of the targets (n,), at most 1."""
+    if len(targets) == 1:
+        return np.ones((len(scores), 1))
+    share: np.ndarray = np.minimum(scores.var(axis=1, keepdims=True) / targets.var(), 1.0)
+    return share
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------------
 
 
 def decode_pairs(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
@@ -50,125 +97,214 @@ def decode_pairs(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1)
     The score is that sum. Confidence is the share of sentence pairs that the model expects to be in the right order,
     from 0 (every pair is a coin flip) to 1, on the scale of Kendall's tau.
     """
-    logits = _finite(output.pair_logits, slot_mask[:, :, None] & slot_mask[:, None, :])
+    likelihoods = _pair_likelihoods(output, slot_mask)
 
-    def rank(rows: np.ndarray, n: int) -> tuple[RankedOrders, np.ndarray]:
-        part = logits[rows, :n, :n].astype(np.float64)
-        # log p(i before j) = logsigmoid(x_ij), and logsigmoid(x) - logsigmoid(-x) = x: the logits alone decide.
-        log_likelihood = -np.logaddexp(0.0, -part)
-        ranked = best_orders(log_likelihood, k)
-        probabilities = np.exp(log_likelihood)
-        chosen = probabilities[np.arange(len(rows))[:, None, None, None], *_pairs_of(ranked.orders)]
-        upper = np.triu(np.ones((n, n), dtype=bool), 1)
-        expected = 2 * chosen[..., upper].mean(axis=-1) - 1 if n > 1 else np.ones(ranked.scores.shape)
-        return ranked, np.clip(expected, 0.0, 1.0)
+    def rank(group: _Group) -> tuple[RankedOrders, np.ndarray]:
+        part = group.of_pairs(likelihoods)
+        ranked = best_orders(part, k=k)
+        return ranked, _expected_tau(np.exp(part), ranked.orders)
 
     return _by_length(slot_mask, rank)
 
 
-@torch.no_grad()
-def decode_choices(
-    output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1, head: AutoregressiveHead
-) -> list[list[Decoded]]:
-    """The orders to which the head gives the highest probability, among those that the beam keeps.
+def decode_pairs_and_neighbours(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
+    """The order with the best pairs and neighbours together, exact up to 14 sentences.
 
-    The score is the log probability of the order. Confidence is how much surer than a guess the choices were: the mean
-    over an order's choices of ``(p - 1/m) / (1 - 1/m)``, where p is the probability of the sentence chosen and m the
-    number of those that were left; 1 where there is nothing to choose.
-
-    Args:
-        output: with ``slot_states``.
-        slot_mask: (B, N).
-        k: how many orders of each document; a document of n sentences has at most n!.
-        head: that made the output.
+    The score is the sum of the log probabilities of its neighbours, plus the sum of those of its pairs times 2/n: there
+    are n/2 pairs to a neighbour, and both relations count alike. Confidence as in :func:`decode_pairs`.
     """
-    states = output.slot_states
-    assert states is not None
-    _refuse_non_finite(states[slot_mask])
-    batch, slots = slot_mask.shape
-    # The tail of a beam is poor: a wider one finds more of the k best. Its memory is that of (B, width, N, H).
-    width = max(BEAMS, k, min(4 * k, WIDEST))
-    counts = slot_mask.sum(dim=1)
-    rows = torch.arange(batch, device=states.device)[:, None]
+    likelihoods = _pair_likelihoods(output, slot_mask)
+    assert output.adjacency_logits is not None
+    refuse_non_finite(output.adjacency_logits[_both(slot_mask)])
+    neighbours = _array(adjacency_log_probabilities(output.adjacency_logits, slot_mask))
 
-    memories = head.first_memory(states, slot_mask)[:, None]  # one prefix, the empty one
-    left = slot_mask[:, None].clone()
-    scores = torch.zeros(batch, 1, device=states.device)
-    surplus = torch.zeros(batch, 1, device=states.device)  # summed confidence of the choices
-    orders = torch.zeros(batch, 1, slots, dtype=torch.long, device=states.device)
-    for step in range(slots):
-        logits = head.choices(states, memories, left).float()
-        log_p = torch.log_softmax(logits, dim=-1)
-        # A document that is complete has one candidate per prefix, itself.
-        complete = (counts <= step)[:, None, None]
-        stay = torch.full_like(log_p, -torch.inf)
-        stay[..., 0] = 0.0
-        log_p = torch.where(complete, stay, log_p)
-        guess = 1.0 / (counts - step).clamp(min=2)[:, None, None]
-        gain = torch.where((counts - step > 1)[:, None, None], (log_p.exp() - guess) / (1 - guess), 0.0)
+    def rank(group: _Group) -> tuple[RankedOrders, np.ndarray]:
+        part = group.of_pairs(likelihoods)
+        ranked = best_orders(part * 2 / part.shape[1], adjacency_scores=group.of_pairs(neighbours), k=k)
+        return ranked, _expected_tau(np.exp(part), ranked.orders)
 
-        candidates = (scores[:, :, None] + log_p).flatten(1)
-        scores, best = candidates.topk(min(width, candidates.shape[1]), dim=1)
-        prefix, slot = best // slots, best % slots
-        surplus = surplus[rows, prefix] + gain[rows, prefix, slot]
-        orders, left, memories = orders[rows, prefix], left[rows, prefix], memories[rows, prefix]
-        orders[:, :, step] = slot
-        left = left & ~torch.nn.functional.one_hot(slot, slots).bool()
-        if step + 1 < slots:
-            memories = head.remember(states, memories, slot)
-
-    choices = (counts - 1).clamp(min=1)[:, None]
-    confidence = torch.where(counts[:, None] > 1, (surplus / choices).clamp(0.0, 1.0), 1.0)
-    found = zip(orders.tolist(), scores.tolist(), confidence.tolist(), counts.tolist(), strict=True)
-    return [
-        [
-            Decoded(order[:n], score, certainty)
-            for order, score, certainty in list(zip(*ranking, strict=True))[:k]
-            if score > -torch.inf
-        ]
-        for *ranking, n in found
-    ]
+    return _by_length(slot_mask, rank)
 
 
-# --- the parts -------------------------------------------------------------------------------------------------------
+def _by_rule(rule: Callable[[np.ndarray], np.ndarray], description: str) -> Decoder:
+    def decode(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
+        likelihoods = _pair_likelihoods(output, slot_mask)
+
+        def rank(group: _Group) -> tuple[RankedOrders, np.ndarray]:
+            part = group.of_pairs(likelihoods)
+            orders = rule(np.exp(part))[:, None]
+            in_order = _in_order(part, orders)
+            total = np.triu(in_order, 1).sum(axis=(2, 3))
+            return RankedOrders(orders, total), _expected_tau(np.exp(part), orders)
+
+        return _by_length(slot_mask, rank)
+
+    decode.__doc__ = f"{description} A rule gives one order whatever ``k`` is; score and confidence as `decode_pairs`."
+    return decode
 
 
-def _refuse_non_finite(values: torch.Tensor) -> None:
-    if not torch.isfinite(values).all():
-        raise FloatingPointError(
-            "The model's output is infinite or not a number, so it has no order: its weights are spoilt. Train with a "
-            "lower learning rate."
+decode_borda = _by_rule(borda_orders, "Sort by the summed probability of standing before each other sentence.")
+decode_copeland = _by_rule(copeland_orders, "Sort by the number of sentences that each one more likely precedes.")
+decode_topological = _by_rule(
+    topological_orders,
+    "Depth-first topological sort that drops the edges that close a cycle, as B-TSort does, but without its knowledge "
+    "of the gold order (see examples/benchmarks/gold_order_leak.py).",
+)
+
+
+# --- positions --------------------------------------------------------------------------------------------------------
+
+
+def decode_positions(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
+    """The assignment of sentences to positions with the highest sum of log probabilities (Kuhn, 1955).
+
+    The further orders for ``k`` > 1 are exact up to 14 sentences. Confidence is how much surer than a guess the
+    positions were: the mean of ``(p - 1/n) / (1 - 1/n)``.
+    """
+    assert output.position_logits is not None
+    refuse_non_finite(output.position_logits[_both(slot_mask)])
+    likelihoods = _array(position_log_probabilities(output.position_logits, slot_mask))
+
+    def rank(group: _Group) -> tuple[RankedOrders, np.ndarray]:
+        part = group.of_positions(likelihoods)
+        documents, n = part.shape[:2]
+        if k == 1:
+            # Rows are positions: the columns found are the slots in order.
+            orders = np.stack([linear_sum_assignment(matrix.T, maximize=True)[1] for matrix in part])[:, None]
+            ranked = RankedOrders(orders, np.zeros((documents, 1)))
+        else:
+            ranked = best_orders(position_scores=part, k=k)
+        chosen = part[np.arange(documents)[:, None, None], ranked.orders, np.arange(n)]
+        surplus = (np.exp(chosen).mean(axis=-1) - 1 / n) / (1 - 1 / n) if n > 1 else np.ones(ranked.scores.shape)
+        return ranked._replace(scores=np.where(np.isfinite(ranked.scores), chosen.sum(axis=-1), -np.inf)), surplus
+
+    return _by_length(slot_mask, rank)
+
+
+# --- without training: the floors -------------------------------------------------------------------------------------
+
+
+def decode_as_shuffled(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
+    """The sentences as they come in, which is at random here: what a model has to beat. Confidence is 0."""
+    return [[Decoded(list(range(n)), 0.0, 0.0)] for n in slot_mask.sum(dim=1).tolist()]
+
+
+def decode_at_random(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
+    """A random order, the same for the same batch. Confidence is 0."""
+
+    def rank(group: _Group) -> tuple[RankedOrders, np.ndarray]:
+        documents, n = group.labels.shape  # the slots have been numbered at random already
+        return RankedOrders(np.tile(np.arange(n), (documents, 1, 1)), np.zeros((documents, 1))), np.zeros(
+            (documents, 1)
         )
+
+    return _by_length(slot_mask, rank)
+
+
+def decode_similarity(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
+    """The order in which neighbours are most alike: the highest sum of their cosines, exact up to 14 sentences.
+
+    The brute-force search of Golestani et al., "Using BERT Encoding and Sentence-Level Language Model for Sentence
+    Ordering" (2021), on the states as they are. An order and its reverse are equally good: which one comes out is
+    chance. Confidence is 0.
+    """
+    assert output.slot_states is not None
+    refuse_non_finite(output.slot_states[slot_mask])
+    states = torch.nn.functional.normalize(output.slot_states.float(), dim=-1)
+    cosines = _array(torch.bmm(states, states.transpose(1, 2)))
+
+    def rank(group: _Group) -> tuple[RankedOrders, np.ndarray]:
+        ranked = best_orders(adjacency_scores=group.of_pairs(cosines), k=k)
+        return ranked, np.zeros(ranked.scores.shape)
+
+    return _by_length(slot_mask, rank)
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+class _Group(NamedTuple):
+    """The documents of a batch that have n sentences, with their slots numbered anew."""
+
+    rows: np.ndarray
+    """(R,) which documents."""
+    labels: np.ndarray
+    """(R, n) the slot of the batch that each new number stands for."""
+
+    def of_slots(self, values: np.ndarray) -> np.ndarray:
+        """(R, n) of values (B, N)."""
+        found: np.ndarray = values[self.rows[:, None], self.labels]
+        return found
+
+    def of_pairs(self, values: np.ndarray) -> np.ndarray:
+        """(R, n, n) of values (B, N, N) with slots in both directions."""
+        found: np.ndarray = values[self.rows[:, None, None], self.labels[:, :, None], self.labels[:, None, :]]
+        return found
+
+    def of_positions(self, values: np.ndarray) -> np.ndarray:
+        """(R, n, n) of values (B, N, N) with slots and positions."""
+        found: np.ndarray = values[self.rows[:, None, None], self.labels[:, :, None], np.arange(self.labels.shape[1])]
+        return found
+
+
+def _by_length(
+    slot_mask: torch.Tensor, rank: Callable[[_Group], tuple[RankedOrders, np.ndarray]]
+) -> list[list[Decoded]]:
+    """Decode the documents of each length together, and put the results back in the order of the batch."""
+    random = np.random.default_rng(0)
+    counts = slot_mask.sum(dim=1).cpu().numpy()
+    results: list[list[Decoded]] = [[] for _ in counts]
+    for n in np.unique(counts):
+        if n == 0:
+            continue
+        rows = np.flatnonzero(counts == n)
+        group = _Group(rows, random.permuted(np.tile(np.arange(n), (len(rows), 1)), axis=1))
+        (orders, scores), confidences = rank(group)
+        found = np.take_along_axis(np.broadcast_to(group.labels[:, None], orders.shape), orders, axis=2).tolist()
+        certain = np.clip(confidences, 0.0, 1.0).tolist()
+        for row, *ranking in zip(rows.tolist(), found, scores.tolist(), certain, strict=True):
+            results[row] = [
+                Decoded(order, score, confidence)
+                for order, score, confidence in zip(*ranking, strict=True)
+                if score > -np.inf
+            ]
+    return results
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    found: np.ndarray = values.detach().double().cpu().numpy()
+    return found
+
+
+def _both(slot_mask: torch.Tensor) -> torch.Tensor:
+    return slot_mask[:, :, None] & slot_mask[:, None, :]
 
 
 def _finite(values: torch.Tensor | None, mask: torch.Tensor) -> np.ndarray:
     """The values on the CPU; those outside of the mask play no part."""
     assert values is not None
-    _refuse_non_finite(values[mask])
-    found: np.ndarray = values.detach().float().cpu().numpy()
+    refuse_non_finite(values[mask])
+    return _array(values)
+
+
+def _pair_likelihoods(output: OrderingOutput, slot_mask: torch.Tensor) -> np.ndarray:
+    """(B, N, N) log p(i before j)."""
+    assert output.pair_logits is not None
+    refuse_non_finite(output.pair_logits[_both(slot_mask)])
+    return _array(pair_log_probabilities(output.pair_logits.double()))
+
+
+def _in_order(pairs: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """(R, K, n, n): the pair matrices (R, n, n) with rows and columns put into each of the orders (R, K, n)."""
+    documents = np.arange(len(pairs))[:, None, None, None]
+    found: np.ndarray = pairs[documents, orders[..., :, None], orders[..., None, :]]
     return found
 
 
-def _pairs_of(orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index arrays (..., n, n) that put a pair matrix into the given order of its rows and columns."""
-    return orders[..., :, None], orders[..., None, :]
-
-
-def _by_length(
-    slot_mask: torch.Tensor, rank: Callable[[np.ndarray, int], tuple[RankedOrders, np.ndarray]]
-) -> list[list[Decoded]]:
-    """Decode the documents of each length together, and put the results back in the order of the batch."""
-    counts = slot_mask.sum(dim=1).cpu().numpy()
-    results: list[list[Decoded]] = [[] for _ in counts]
-    for n in np.unique(counts):
-        rows = np.flatnonzero(counts == n)
-        if n == 0:
-            continue
-        (orders, scores), confidences = rank(rows, int(n))
-        for row, ranking in zip(rows, zip(orders, scores, confidences, strict=True), strict=True):
-            results[row] = [
-                Decoded([int(slot) for slot in order], float(score), float(confidence))
-                for order, score, confidence in zip(*ranking, strict=True)
-                if np.isfinite(score)
-            ]
-    return results
+def _expected_tau(probabilities: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """(R, K) the tau that each of the orders (R, K, n) has on average if p(i before j) (R, n, n) is right."""
+    n = orders.shape[-1]
+    if n == 1:
+        return np.ones(orders.shape[:2])
+    mean: np.ndarray = _in_order(probabilities, orders)[..., np.triu(np.ones((n, n), dtype=bool), 1)].mean(axis=-1)
+    return 2 * mean - 1

@@ -21,7 +21,7 @@ from .data.collation import Shape, ordering_loader
 from .data.formats import to_dataset
 from .data.sampling import GlobalPlan
 from .data.sources import load_split
-from .data.tokenization import describe_cuts, tokenize
+from .data.tokenization import describe_cuts
 from .errors import UserError
 from .files import write_json, write_json_lines
 from .inference import SHUFFLE_SEED
@@ -40,7 +40,8 @@ class OrderingRecord(NamedTuple):
     order: list[int]
     """Indices into its sentences as the source gives them, in predicted order."""
     confidence: float
-    loss: float
+    loss: float | None
+    """None for a method that learns nothing."""
     scores: list[float]
     """Of its sentences, where the method scores sentences; else empty."""
 
@@ -67,8 +68,9 @@ def records_of(model: SentenceOrderer) -> Callable[[OrderingOutput, Batch], list
 
     def records(output: OrderingOutput, batch: Batch) -> list[OrderingRecord]:
         decoded = model.decode(output, batch["slot_mask"])
-        losses = model.method.loss(output, batch).tolist()
-        scores = [[] for _ in losses] if output.scores is None else output.scores.tolist()
+        loss = model.method.loss
+        losses = [None] * len(decoded) if loss is None else loss(output, batch).tolist()
+        scores = [[] for _ in decoded] if output.scores is None else output.scores.tolist()
         sources, documents = batch["positions"].tolist(), batch["document_ids"].tolist()
         return [
             OrderingRecord(
@@ -82,6 +84,11 @@ def records_of(model: SentenceOrderer) -> Callable[[OrderingOutput, Batch], list
         ]
 
     return records
+
+
+def _forward_passes(model: Any, batch: Batch) -> OrderingOutput:
+    output: OrderingOutput = model.forward_passes(batch)
+    return output
 
 
 def evaluation_loader(
@@ -126,7 +133,9 @@ def evaluate(
         RuntimeError: if a document was lost or counted twice.
     """
     bare = accelerator.unwrap_model(model)
-    records = evaluation_records(accelerator, model, progress(loader, description, accelerator), records_of(bare))
+    records = evaluation_records(
+        accelerator, model, progress(loader, description, accelerator), records_of(bare), forward=_forward_passes
+    )
     records.sort()
     if [record.document for record in records] != list(range(len(table))):
         raise RuntimeError(f"{len(table)} documents were to be evaluated, {len(records)} came back.")
@@ -137,7 +146,9 @@ def evaluate(
     scores = ordering_metrics(
         (positions_of(record.order) for record in records), (np.arange(len(record.order)) for record in records)
     )
-    scores["loss"] = float(np.mean([record.loss for record in records]))
+    losses = [record.loss for record in records if record.loss is not None]
+    if losses:
+        scores["loss"] = float(np.mean(losses))
     of_sentences = [score for record in records for score in record.scores]
     if of_sentences:  # a model that has collapsed gives every sentence the mean position
         scores |= {"score_mean": float(np.mean(of_sentences)), "score_spread": float(np.std(of_sentences))}
@@ -177,7 +188,7 @@ def main() -> None:
             raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror}); choose another.") from None
     with accelerator_for(mixed_precision=arguments.mixed_precision, cpu_threads=arguments.cpu_threads) as accelerator:
         model = SentenceOrderer.from_pretrained(str(arguments.model_path)).to(accelerator.device)
-        table = tokenize(to_dataset(documents), model.tokenizer, model.config.max_length)
+        table = model.tokenize(to_dataset(documents))
         shape = one_shape([table], model.config.max_length) if arguments.pad_to_max_length else None
         loader = evaluation_loader(accelerator, model, table, arguments.per_device_eval_batch_size, shape=shape)
         result = evaluate(accelerator, accelerator.prepare_model(model, evaluation_mode=True), loader, table)

@@ -6,10 +6,13 @@ at the gold positions, which teach it where there are any.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
-from .contracts import OrderingOutput
+from .contracts import OrderingOutput, Prefixes
+from .likelihoods import adjacency_log_probabilities, pair_log_probabilities
 
 
 class ScoreHead(nn.Module):
@@ -31,24 +34,61 @@ class ScoreHead(nn.Module):
 class PairHead(nn.Module):
     """One antisymmetric logit per pair of sentences: ``f(i, j) - f(j, i)``, positive where i comes first.
 
-    ``f(i, j) = w . gelu(A h_i + B h_j)``, so the pair costs one pass of the encoder, not one per pair.
+    ``f(i, j) = w . gelu(A h_i + B h_j)``, so the pair costs one pass of the encoder, not one per pair. With
+    ``adjacency`` a second relation is read from the same features: whether j directly follows i.
+    """
+
+    def __init__(self, hidden_size: int, dropout: float, *, adjacency: bool = False) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.first = nn.Linear(hidden_size, hidden_size)
+        self.second = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.logit = nn.Linear(hidden_size, 2 if adjacency else 1, bias=False)
+
+    def forward(
+        self, slot_states: torch.Tensor, slot_mask: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> OrderingOutput:
+        """Pair logits (B, N, N), and adjacency logits (B, N, N) if asked for, for slot states (B, N, H)."""
+        states = self.dropout(slot_states)
+        pairs = nn.functional.gelu(self.first(states)[:, :, None, :] + self.second(states)[:, None, :, :])
+        before, *follows = self.logit(pairs).unbind(dim=-1)
+        return OrderingOutput(
+            slot_states=slot_states,
+            pair_logits=before - before.transpose(1, 2),
+            adjacency_logits=follows[0] if follows else None,
+        )
+
+
+WAVES = 16
+"""Cosines that describe a position: enough to tell a hundred of them apart."""
+
+
+class PositionHead(nn.Module):
+    """One logit per sentence and position, for documents of any length.
+
+    A position is asked for by where it lies between the first (0) and the last (1): its cosines of rising frequency and
+    1/n go through a small network to a query, which is compared with every sentence. (The idea of position queries is
+    that of Bin et al., NAON, EMNLP Findings 2023; theirs count from the start.)
     """
 
     def __init__(self, hidden_size: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.first = nn.Linear(hidden_size, hidden_size)
-        self.second = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.logit = nn.Linear(hidden_size, 1, bias=False)
+        self.query = nn.Sequential(nn.Linear(WAVES + 1, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size))
+        self.key = nn.Linear(hidden_size, hidden_size)
 
     def forward(
         self, slot_states: torch.Tensor, slot_mask: torch.Tensor, positions: torch.Tensor | None = None
     ) -> OrderingOutput:
-        """Pair logits (B, N, N) for slot states (B, N, H)."""
-        states = self.dropout(slot_states)
-        pairs = nn.functional.gelu(self.first(states)[:, :, None, :] + self.second(states)[:, None, :, :])
-        relation = self.logit(pairs).squeeze(-1)
-        return OrderingOutput(slot_states=slot_states, pair_logits=relation - relation.transpose(1, 2))
+        """Position logits (B, N, N) for slot states (B, N, H)."""
+        counts = slot_mask.sum(dim=1)[:, None].to(slot_states.dtype)
+        places = torch.arange(slot_mask.shape[1], device=slot_mask.device)[None] / (counts - 1).clamp(min=1)
+        waves = torch.cos(places[..., None] * math.pi * torch.arange(WAVES, device=slot_mask.device))
+        size = (1 / counts.clamp(min=1))[..., None].expand(*places.shape, 1)
+        queries = self.query(torch.cat([waves, size], dim=-1).to(slot_states.dtype))
+        keys = self.key(self.dropout(slot_states))
+        logits = torch.bmm(keys, queries.transpose(1, 2)) / math.sqrt(keys.shape[-1])
+        return OrderingOutput(slot_states=slot_states, position_logits=logits)
 
 
 class PointerHead(nn.Module):
@@ -79,46 +119,117 @@ class PointerHead(nn.Module):
 
         Row t scores the slots after the t sentences that stand first in the gold order.
         """
-        if positions is None:
-            return OrderingOutput(slot_states=slot_states)
+        output = OrderingOutput(slot_states=slot_states)
+        if positions is not None:
+            output.next_slot_logits = self.taught(output, slot_mask, positions)
+        return output
+
+    def taught(self, output: OrderingOutput, slot_mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """(B, N, N) the logits of every choice, each after the gold prefix."""
+        states = _states(output)
         gold = torch.argsort(positions.masked_fill(~slot_mask, positions.shape[1]), dim=1)  # padded slots come last
-        chosen = self.dropout(slot_states).gather(1, gold[:, :, None].expand_as(slot_states))
-        first = self.first_memory(slot_states, slot_mask)
-        later, _ = self.memory(chosen, first[None].contiguous())
-        memories = torch.cat([first[:, None], later[:, :-1]], dim=1)
+        chosen_states = self.dropout(states).gather(1, gold[:, :, None].expand_as(states))
+        first = self.first_memory(output, slot_mask)
+        later, _ = self.memory(chosen_states, first[None].contiguous())
         # Row t: the slots that are not among the first t.
         steps = torch.arange(positions.shape[1], device=positions.device)
-        left = slot_mask[:, None, :] & (positions[:, None, :] >= steps[None, :, None])
-        logits = self.choices(slot_states, memories, left)
-        return OrderingOutput(slot_states=slot_states, next_slot_logits=logits)
+        later_on = positions[:, None, :] >= steps[None, :, None]
+        prefixes = Prefixes(
+            torch.cat([first[:, None], later[:, :-1]], dim=1),
+            slot_mask[:, None, :] & ~later_on,
+            slot_mask[:, None, :] & later_on,
+            nn.functional.pad(gold[:, :-1], (1, 0), value=-1),
+        )
+        return self.choices(output, prefixes)
 
-    def first_memory(self, slot_states: torch.Tensor, slot_mask: torch.Tensor) -> torch.Tensor:
+    def first_memory(self, output: OrderingOutput, slot_mask: torch.Tensor) -> torch.Tensor:
         """(B, H) what is remembered before anything is chosen."""
-        mean: torch.Tensor = _mean_of(slot_states, slot_mask[:, None, :])[:, 0]
+        mean: torch.Tensor = _mean_of(_states(output), slot_mask[:, None, :])[:, 0]
         return torch.tanh(self.start(mean))
 
-    def remember(self, slot_states: torch.Tensor, memories: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    def remember(self, output: OrderingOutput, memories: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """(B, W, H) the memories (B, W, H) after choosing slots (B, W)."""
         batch, width, hidden = memories.shape
-        chosen = slot_states.gather(1, slots[:, :, None].expand(batch, width, hidden))
+        chosen = _states(output).gather(1, slots[:, :, None].expand(batch, width, hidden))
         memory: torch.Tensor = self.memory(chosen.reshape(-1, 1, hidden), memories.reshape(1, -1, hidden))[1]
         return memory.reshape(batch, width, hidden)
 
-    def choices(self, slot_states: torch.Tensor, memories: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
-        """Logits (B, W, N) of what comes next, -inf for slots that are not left.
+    def choices(self, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor:
+        """Logits (B, W, N) of what comes next, -inf for slots that are not left; zeros where none is."""
+        states = self.dropout(_states(output))
+        asked = self.query(prefixes.memories) + self.left(_mean_of(states, prefixes.left))
+        compared = asked[:, :, None, :] + self.key(states)[:, None, :, :]
+        logits: torch.Tensor = self.logit(torch.tanh(self.add_relations(compared, output, prefixes))).squeeze(-1)
+        return logits.masked_fill(~prefixes.left & prefixes.left.any(dim=-1, keepdim=True), -torch.inf)
 
-        Args:
-            slot_states: (B, N, H).
-            memories: (B, W, H), one for each prefix.
-            left: (B, W, N) bool, the slots that each prefix leaves; a row with none gets zeros.
-        """
-        states = self.dropout(slot_states)
-        asked = self.query(memories) + self.left(_mean_of(states, left))
-        logits: torch.Tensor = self.logit(torch.tanh(asked[:, :, None, :] + self.key(states)[:, None, :, :]))
-        return logits.squeeze(-1).masked_fill(~left & left.any(dim=-1, keepdim=True), -torch.inf)
+    def add_relations(self, compared: torch.Tensor, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor:
+        """What else speaks for a slot, added to the comparison (B, W, N, H); here nothing."""
+        return compared
 
 
-def _mean_of(states: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
-    """(B, W, H) means of states (B, N, H) over members (B, W, N)."""
-    weights = members.to(states.dtype)
-    return torch.bmm(weights / weights.sum(dim=-1, keepdim=True).clamp(min=1.0), states)
+class RelationalPointerHead(PointerHead):
+    """A pointer that also knows how each candidate stands to the sentences chosen and left: BERSON's idea in one pass.
+
+    Of the probabilities that a :class:`PairHead` gives for "precedes" and "directly follows", three figures speak for
+    slot j: how surely it comes after those chosen, how surely before those left, and how surely right after the last.
+    Cui et al., "BERT-enhanced Relational Sentence Ordering Network" (EMNLP 2020), whose pairs take a pass each.
+    With ``positions`` it has a :class:`PositionHead` as well: all relations from one pass of the encoder.
+    """
+
+    def __init__(self, hidden_size: int, dropout: float, *, positions: bool = False) -> None:
+        super().__init__(hidden_size, dropout)
+        self.pairs = PairHead(hidden_size, dropout, adjacency=True)
+        self.positions = PositionHead(hidden_size, dropout) if positions else None
+        self.relations = nn.Linear(3, hidden_size, bias=False)
+
+    def forward(
+        self, slot_states: torch.Tensor, slot_mask: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> OrderingOutput:
+        """As :class:`PointerHead`, with pair, adjacency and (if it has them) position logits."""
+        output: OrderingOutput = self.pairs(slot_states, slot_mask)
+        if self.positions is not None:
+            output.position_logits = self.positions(slot_states, slot_mask).position_logits
+        if positions is not None:
+            output.next_slot_logits = self.taught(output, slot_mask, positions)
+        return output
+
+    def add_relations(self, compared: torch.Tensor, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor:
+        """The comparison (B, W, N, H) with what the pairs say."""
+        assert output.pair_logits is not None and output.adjacency_logits is not None
+        before = pair_log_probabilities(output.pair_logits).exp()
+        real = (prefixes.chosen | prefixes.left)[:, 0]
+        follows = adjacency_log_probabilities(output.adjacency_logits, real).exp()
+        after_chosen = _mean_of(before, prefixes.chosen)
+        others = prefixes.left.sum(dim=-1, keepdim=True)
+        # A slot is half before itself: that is taken out again.
+        before_left = (torch.bmm(prefixes.left.to(before.dtype), before.transpose(1, 2)) - 0.5) / (others - 1).clamp(
+            min=1
+        )
+        after_last = follows.gather(1, prefixes.last.clamp(min=0)[:, :, None].expand_as(before_left))
+        after_last = after_last.masked_fill((prefixes.last < 0)[:, :, None], 0.0)
+        spoken: torch.Tensor = self.relations(torch.stack([after_chosen, before_left, after_last], dim=-1))
+        return compared + spoken
+
+
+class StateHead(nn.Module):
+    """The states as they are: for ways to order that learn nothing."""
+
+    def __init__(self, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+
+    def forward(
+        self, slot_states: torch.Tensor, slot_mask: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> OrderingOutput:
+        """Slot states (B, N, H)."""
+        return OrderingOutput(slot_states=slot_states)
+
+
+def _states(output: OrderingOutput) -> torch.Tensor:
+    assert output.slot_states is not None
+    return output.slot_states
+
+
+def _mean_of(values: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+    """(B, W, H) means of values (B, N, H) over members (B, W, N)."""
+    weights = members.to(values.dtype)
+    return torch.bmm(weights / weights.sum(dim=-1, keepdim=True).clamp(min=1.0), values)

@@ -154,7 +154,9 @@ class OrderingMixin:
         was_training = model.training
         model.eval()
         try:
-            columns = encode_documents(documents, model.tokenizer, model.config.max_length, names)
+            columns = encode_documents(
+                documents, model.tokenizer, model.config.max_length, names, per_sentence=model.reading.per_sentence
+            )
             cuts = describe_cuts(columns)
             if cuts:
                 logger.warning(cuts)
@@ -164,7 +166,7 @@ class OrderingMixin:
             for planned in GlobalPlan(columns["length"], batch_size):
                 items = [EncodedDocument(document, columns["sentence_ids"][document.row]) for document in planned]
                 batch = {name: tensor.to(model.device) for name, tensor in collate(items).items()}
-                output = model(**batch)
+                output = model.forward_passes(batch)
                 # Among more orders there are k that differ in more than copies.
                 spare = max(_arrangements(documents[item.planned.row]) for item in items) if k > 1 else 1
                 rankings = model.decode(output, batch["slot_mask"], k=max(k, min(k * spare, MOST_ORDERS)))

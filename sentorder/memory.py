@@ -71,7 +71,7 @@ def _fits(
         room = [torch.empty_like(weight) for weight in model.parameters() for _ in range(COPIES_BESIDE)]
         with accelerator.autocast():
             output = model(**batch)
-        model.method.loss(output, batch).sum().backward()
+        model.method.training_loss(output, batch).sum().backward()
         del room, output
         return True
     except Exception as error:

@@ -6,11 +6,13 @@ import os
 from typing import Any, cast, get_args
 
 import torch
+from datasets import Dataset
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from .backbones import Pooling
-from .contracts import AutoregressiveHead, Decoded, Decoder, OrderingOutput, StepDecoder
-from .data.collation import JointCollator, Shape
+from .backbones import Pooling, RestartedBackbone
+from .contracts import AutoregressiveHead, Batch, Decoded, Decoder, OrderingOutput, StepDecoder
+from .data.collation import Collator, Shape
+from .data.tokenization import tokenize
 from .encoders import (
     add_missing_embeddings,
     encoder_from_config,
@@ -22,10 +24,11 @@ from .encoders import (
 )
 from .errors import UserError
 from .inference import OrderingMixin
-from .methods import get_method
+from .methods import UNTRAINED, get_backbone, get_method
 from .model_files import MODEL_TYPE, check_is_orderer, is_orderer
+from .passes import HeadOverPasses, run_passes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when older code could no longer read a checkpoint rightly."""
 
 
@@ -36,9 +39,12 @@ class SentenceOrdererConfig(PreTrainedConfig):
         encoder: the encoder's configuration as a dictionary with its ``model_type``.
         encoder_name: the pretrained encoder that training began with.
         method: a row of ``methods.py``: head, loss and decoder.
+        backbone: what reads the documents, a row of ``methods.py`` too.
         pooling: ``marker``, ``mean`` or ``both``.
         dropout: of the head.
-        max_length: tokens per document, markers included.
+        max_length: tokens per input (a document; a sentence, if the backbone reads each by itself), markers included.
+        num_permutations: over how many orders of the input a prediction is averaged.
+        num_refeeds: how often the predicted order is then given as input once more.
         tokenizer_size: tokens of the tokenizer, to notice a missing file.
         format_version: of the checkpoint.
     """
@@ -48,9 +54,12 @@ class SentenceOrdererConfig(PreTrainedConfig):
     encoder: dict[str, Any] | None = None
     encoder_name: str | None = None
     method: str = "pairwise"
+    backbone: str = "joint"
     pooling: str = "both"
     dropout: float = 0.0
     max_length: int = 512
+    num_permutations: int = 1
+    num_refeeds: int = 0
     tokenizer_size: int | None = None
     format_version: int = FORMAT_VERSION
     label_convention: str = "position 0 is the first sentence"
@@ -79,7 +88,8 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         if encoder is None:
             fields = dict(config.encoder or {})
             encoder = encoder_from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
-        self.backbone = self.method.backbone(encoder, config.pooling)  # type: ignore[arg-type]
+        self.reading = get_backbone(config.backbone)
+        self.backbone = self.reading.module(encoder, config.pooling, config.dropout)
         self.head = self.method.head(self.backbone.hidden_size, config.dropout)
         self.tokenizer: Any = None
         self.origin = ""  # where it came from, one line for the log
@@ -104,9 +114,27 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         output: OrderingOutput = self.head(slot_states, slot_mask, positions)
         return output
 
-    def collator(self, *, seed: int, with_positions: bool = True, shape: Shape | None = None) -> JointCollator:
-        """The collator that makes this model's inputs; see :class:`~sentorder.data.collation.JointCollator`."""
-        return self.method.inputs(
+    def tokenize(self, dataset: Dataset) -> Dataset:
+        """The token columns for a table with the columns ``sentences`` and ``origin``, as this model takes them.
+
+        Raises:
+            UserError: for a document with more sentences than fit.
+        """
+        return tokenize(dataset, self.tokenizer, self.config.max_length, per_sentence=self.reading.per_sentence)
+
+    def forward_passes(self, batch: Batch) -> OrderingOutput:
+        """The output averaged over as many passes as the configuration asks for, in the slots of the batch."""
+        return run_passes(
+            self,
+            batch,
+            permutations=self.config.num_permutations,
+            refeeds=self.config.num_refeeds,
+            best_orders=lambda output, mask: [best.order for best, *_ in self.decode(output, mask)],
+        )
+
+    def collator(self, *, seed: int, with_positions: bool = True, shape: Shape | None = None) -> Collator:
+        """The collator that makes this model's inputs; see :class:`~sentorder.data.collation.Collator`."""
+        return self.reading.inputs(
             self.tokenizer.cls_token_id,
             self.tokenizer.pad_token_id,
             seed=seed,
@@ -117,7 +145,12 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
     def decode(self, output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
         """The k best orders of each document, by the decoder of the model's method."""
         if isinstance(self.head, AutoregressiveHead):
-            return cast(StepDecoder, self.method.decoder)(output, slot_mask, k=k, head=self.head)
+            assert output.slot_states is not None
+            head: AutoregressiveHead = self.head
+            passes = output.slot_states.shape[-1] // self.backbone.hidden_size
+            if passes > 1:
+                head = HeadOverPasses(head, passes)
+            return cast(StepDecoder, self.method.decoder)(output, slot_mask, k=k, head=head)
         return cast(Decoder, self.method.decoder)(output, slot_mask, k=k)
 
     # --- making, saving and loading ---------------------------------------------------------------------------------
@@ -128,6 +161,7 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         name_or_path: str | None = None,
         *,
         method: str = "pairwise",
+        backbone: str | None = None,
         pooling: str = "both",
         dropout: float | None = None,
         max_length: int | None = None,
@@ -138,15 +172,18 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         Args:
             name_or_path: a Hub name or a folder; None for the default encoder.
             method: a row of ``methods.py``.
+            backbone: a row of ``methods.py`` too; None takes the method's.
             pooling: ``marker``, ``mean`` or ``both``.
             dropout: of encoder and head; None keeps the encoder's (and gives the head none).
-            max_length: tokens per document; None takes the encoder's window.
+            max_length: tokens per input; None takes the encoder's window.
             tokenizer_name: where the tokenizer comes from if not from the encoder.
 
         Raises:
-            UserError: if encoder or tokenizer cannot be loaded, or ``max_length`` is beyond the encoder's window.
+            UserError: if encoder or tokenizer cannot be loaded, ``max_length`` is beyond the encoder's window, or the
+                encoder does not go with the backbone.
         """
-        get_method(method)  # before the encoder is loaded
+        backbone = backbone or get_method(method).backbone
+        get_backbone(backbone)  # before the encoder is loaded
         if pooling not in get_args(Pooling):
             raise UserError(f"There is no pooling {pooling!r}; choose one of: {', '.join(get_args(Pooling))}.")
         source = resolve_encoder(name_or_path)
@@ -160,14 +197,17 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
             encoder=_portable(encoder.config),
             encoder_name=source.name,
             method=method,
+            backbone=backbone,
             pooling=pooling,
             dropout=dropout or 0.0,
             max_length=max_length or window,
             tokenizer_size=len(tokenizer),
         )
         model = cls(config, encoder)
+        if isinstance(model.backbone, RestartedBackbone):
+            model.backbone.check_encoder()
         model.tokenizer = tokenizer
-        model.origin = f"{source.description}; method: {method}"
+        model.origin = f"{source.description}; method: {method}; backbone: {backbone}"
         return model
 
     @classmethod
@@ -225,6 +265,7 @@ def load_for_training(
     name_or_path: str | None,
     *,
     method: str | None,
+    backbone: str | None,
     pooling: str | None,
     dropout: float | None,
     max_length: int | None,
@@ -232,15 +273,19 @@ def load_for_training(
 ) -> SentenceOrderer:
     """The model that a run starts from.
 
-    A folder of ours continues with its head, method and pooling; anything else is an encoder that gets a fresh head.
+    A folder of ours continues with its head, method, backbone and pooling; anything else is an encoder that gets a
+    fresh head.
 
     Raises:
-        UserError: also if ``method``, ``pooling`` or ``tokenizer_name`` contradict the folder.
+        UserError: also if ``method``, ``backbone``, ``pooling`` or ``tokenizer_name`` contradict the folder.
     """
+    if method in UNTRAINED:
+        raise UserError(f"--method {method}: learns nothing; python -m sentorder.evaluation --untrained scores it.")
     if name_or_path is not None and is_orderer(name_or_path):
         model = SentenceOrderer.from_pretrained(name_or_path, dropout=dropout)
         for flag, asked, saved in (
             ("--method", method, model.config.method),
+            ("--backbone", backbone, model.config.backbone),
             ("--pooling", pooling, model.config.pooling),
             ("--tokenizer_name", tokenizer_name, name_or_path),
         ):
@@ -255,6 +300,7 @@ def load_for_training(
     return SentenceOrderer.from_encoder(
         name_or_path,
         method=method or SentenceOrdererConfig.method,
+        backbone=backbone,
         pooling=pooling or SentenceOrdererConfig.pooling,
         dropout=dropout,
         max_length=max_length,

@@ -16,14 +16,14 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Parameters by learning rate and weight decay.
 
-    Matrices decay; biases and the scales of norms (anything with one dimension) do not. What lies under ``head`` is
-    new and may learn faster than the pretrained rest.
+    Matrices decay; biases and the scales of norms (anything with one dimension) do not. What lies under ``head``, or
+    under ``backbone`` beside its encoder, is new and may learn faster than the pretrained rest.
 
     Args:
         model: whose parameters to sort; those without gradient are left out.
         learning_rate: of the encoder.
         weight_decay: of the matrices.
-        head_learning_rate: of the parameters under ``head.``; None for the same.
+        head_learning_rate: of the new parameters; None for the same.
 
     Returns:
         Groups for an optimizer, each with a ``name``; empty ones are left out.
@@ -34,7 +34,9 @@ def parameter_groups(
     }
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups["head" if name.startswith("head.") else "encoder", parameter.ndim > 1].append(parameter)
+            beside_encoder = name.startswith("backbone.") and not name.startswith("backbone.encoder.")
+            new = name.startswith("head.") or beside_encoder
+            groups["head" if new else "encoder", parameter.ndim > 1].append(parameter)
     return [
         {
             "name": f"{part}, {'decay' if decays else 'no decay'}",

@@ -46,7 +46,7 @@ COMPARED_AS_FACTS = frozenset(
     }
 )  # fmt: skip
 """Arguments that may change as long as they come to the same in :func:`facts_of`."""
-_FILLED_IN = ("method", "pooling", "mixed_precision")
+_FILLED_IN = ("method", "backbone", "pooling", "mixed_precision")
 """None means what the model or the launcher has."""
 LOCK_SECONDS = 30.0
 """How long to wait for a process that still saves in the same folder."""

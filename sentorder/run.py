@@ -21,7 +21,6 @@ from .checkpoint import checkpoint_folder, prune_checkpoints, restore_checkpoint
 from .data.collation import Shape, ordering_loader
 from .data.formats import Document, to_dataset
 from .data.sampling import GlobalPlan
-from .data.tokenization import tokenize
 from .errors import UserError
 from .evaluation import Evaluation, evaluate, evaluation_loader, one_shape
 from .loop import Cursor
@@ -128,19 +127,18 @@ def build_run(
     model = load_for_training(
         str(start.checkpoint) if resumes else arguments.model_name_or_path,
         method=arguments.method,
+        backbone=arguments.backbone,
         pooling=arguments.pooling,
         dropout=arguments.dropout,
         max_length=arguments.max_length,
         tokenizer_name=None if resumes else arguments.tokenizer_name,
     )
-    tables = {
-        split: tokenize(to_dataset(texts), model.tokenizer, model.config.max_length)
-        for split, texts in documents.items()
-    }
+    tables = {split: model.tokenize(to_dataset(texts)) for split, texts in documents.items()}
     # What was left open is now known; written down before the first step, it can be given back as --config.
     arguments = dataclasses.replace(
         arguments,
         method=model.config.method,
+        backbone=model.config.backbone,
         pooling=model.config.pooling,
         mixed_precision=accelerator.mixed_precision,
     )

@@ -21,7 +21,7 @@ from .data.tokenization import describe_cuts
 from .errors import UserError, first_line
 from .finite_guard import NonFiniteError
 from .loop import Step, train_steps
-from .methods import METHODS
+from .methods import BACKBONES, TRAINED
 from .model_files import restore_weights
 from .results import TrainResult, read_result, write_results
 from .resume import start_of
@@ -124,7 +124,7 @@ def _fit(run: Run, log: RunLog) -> None:
             run.optimizer,
             run.scheduler,
             run.train_loader,
-            run.bare.method.loss,
+            run.bare.method.training_loss,
             start=run.cursor,
             max_steps=run.total_steps,
             gradient_accumulation_steps=run.accumulation,
@@ -232,7 +232,7 @@ def main() -> None:
         TrainArguments,
         program="accelerate launch -m sentorder.train",
         description="Train a model that restores the order of shuffled sentences.",
-        choices={"method": METHODS},
+        choices={"method": TRAINED, "backbone": BACKBONES},
     )
     train(arguments)
 

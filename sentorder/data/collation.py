@@ -55,18 +55,20 @@ class Shape(NamedTuple):
     """What every batch is padded to, where batches must not differ in shape."""
 
     tokens: int
+    """Of an input: a document, or a sentence where each is an input of its own."""
     sentences: int
+    """Of a document."""
 
 
-class JointCollator:
-    """All sentences of a document in one input: ``[marker] s_a [marker] s_b ...``, in the order of their slots.
+class Collator:
+    """Makes the model's inputs of documents; see the two kinds below.
 
     Args:
         marker_id: the token before each sentence (the tokenizer's own cls token).
         pad_id: the token that fills up.
         seed: of the shuffles.
         with_positions: also give the gold positions (the source is in gold order).
-        shape: what to pad to; None for the longest document of the batch and its most sentences.
+        shape: what to pad to; None for the longest input of the batch and its most sentences.
     """
 
     def __init__(
@@ -84,23 +86,16 @@ class JointCollator:
         Returns:
             A :class:`~sentorder.contracts.Batch`.
         """
-        slots = [shuffle_slots(document.sentence_ids, self.seed, document.planned.epoch) for document in documents]
-        lengths = [sum(len(ids) + 1 for ids in document.sentence_ids) for document in documents]
-        size = len(documents)
-        width, most = self.shape or (max(lengths), max(len(order) for order in slots))
-        input_ids = np.full((size, width), self.pad_id, dtype=np.int64)
-        token_slots = np.full((size, width), -1, dtype=np.int64)
-        positions = np.full((size, most), -100, dtype=np.int64)
-        for row, (document, order) in enumerate(zip(documents, slots, strict=True)):
-            positions[row, : len(order)] = order
-            start = 0
-            for slot, index in enumerate(order):
-                ids = document.sentence_ids[index]
-                end = start + 1 + len(ids)
-                input_ids[row, start] = self.marker_id
-                input_ids[row, start + 1 : end] = ids
-                token_slots[row, start:end] = slot
-                start = end
+        orders = [shuffle_slots(document.sentence_ids, self.seed, document.planned.epoch) for document in documents]
+        slots = [
+            [[self.marker_id, *document.sentence_ids[index]] for index in order]
+            for document, order in zip(documents, orders, strict=True)
+        ]
+        most = self.shape.sentences if self.shape else max(len(order) for order in orders)
+        positions = np.full((len(documents), most), -100, dtype=np.int64)
+        for row, (order, sentences) in enumerate(zip(orders, slots, strict=True)):
+            positions[row, : len(order)] = _with_copies_in_slot_order(order, sentences)
+        input_ids, token_slots = self.tokens(slots, most)
         batch = Batch(
             input_ids=torch.from_numpy(input_ids),
             attention_mask=torch.from_numpy((token_slots >= 0).astype(np.int64)),
@@ -112,6 +107,62 @@ class JointCollator:
         if self.with_positions:
             batch["positions"] = torch.from_numpy(positions)
         return batch
+
+    def tokens(self, slots: list[list[list[int]]], most: int) -> tuple[np.ndarray, np.ndarray]:
+        """``input_ids`` and ``token_slots``.
+
+        Args:
+            slots: the tokens of each slot of each document, marker first.
+            most: N.
+        """
+        raise NotImplementedError
+
+
+class JointCollator(Collator):
+    """All sentences of a document in one input: ``[marker] s_a [marker] s_b ...``, in the order of their slots."""
+
+    def tokens(self, slots: list[list[list[int]]], most: int) -> tuple[np.ndarray, np.ndarray]:
+        """(B, L) each."""
+        width = self.shape.tokens if self.shape else max(sum(map(len, sentences)) for sentences in slots)
+        input_ids = np.full((len(slots), width), self.pad_id, dtype=np.int64)
+        token_slots = np.full((len(slots), width), -1, dtype=np.int64)
+        for row, sentences in enumerate(slots):
+            lengths = [len(tokens) for tokens in sentences]
+            input_ids[row, : sum(lengths)] = [token for tokens in sentences for token in tokens]
+            token_slots[row, : sum(lengths)] = np.repeat(np.arange(len(sentences)), lengths)
+        return input_ids, token_slots
+
+
+class SentenceCollator(Collator):
+    """Each sentence an input of its own: ``[marker] s``; the encoder's window limits the sentence alone."""
+
+    def tokens(self, slots: list[list[list[int]]], most: int) -> tuple[np.ndarray, np.ndarray]:
+        """(B, N, L) each."""
+        width = self.shape.tokens if self.shape else max(len(tokens) for sentences in slots for tokens in sentences)
+        input_ids = np.full((len(slots), most, width), self.pad_id, dtype=np.int64)
+        token_slots = np.full((len(slots), most, width), -1, dtype=np.int64)
+        for row, sentences in enumerate(slots):
+            for slot, tokens in enumerate(sentences):
+                input_ids[row, slot, : len(tokens)] = tokens
+                token_slots[row, slot, : len(tokens)] = slot
+        return input_ids, token_slots
+
+
+def _with_copies_in_slot_order(order: list[int], sentences: list[list[int]]) -> list[int]:
+    """The positions of the slots, where slots with the same tokens share theirs out in ascending order.
+
+    Which copy stood first in the source nobody can tell: labels at random there would only teach noise.
+    """
+    of_tokens: dict[tuple[int, ...], list[int]] = {}
+    for slot, tokens in enumerate(sentences):
+        of_tokens.setdefault(tuple(tokens), []).append(slot)
+    if len(of_tokens) == len(sentences):
+        return order
+    positions = list(order)
+    for copies in of_tokens.values():
+        for slot, position in zip(copies, sorted(order[slot] for slot in copies), strict=True):
+            positions[slot] = position
+    return positions
 
 
 class EncodedDocuments(torch.utils.data.Dataset[EncodedDocument]):
@@ -127,9 +178,7 @@ class EncodedDocuments(torch.utils.data.Dataset[EncodedDocument]):
         return EncodedDocument(planned, self.table[planned.row]["sentence_ids"])
 
 
-def ordering_loader(
-    table: Dataset, plan: GlobalPlan, collator: JointCollator, *, num_workers: int = 0
-) -> DataLoader[Any]:
+def ordering_loader(table: Dataset, plan: GlobalPlan, collator: Collator, *, num_workers: int = 0) -> DataLoader[Any]:
     """A loader of the planned batches, ready for ``accelerator.prepare``.
 
     It has a generator of its own: otherwise every new iterator would draw from the global one, and dropout would

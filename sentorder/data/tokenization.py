@@ -41,15 +41,22 @@ def fair_budget(lengths: Sequence[int], max_length: int) -> int:
 
 
 def encode_documents(
-    documents: Sequence[Sequence[str]], tokenizer: Any, max_length: int, names: Sequence[str] | None = None
+    documents: Sequence[Sequence[str]],
+    tokenizer: Any,
+    max_length: int,
+    names: Sequence[str] | None = None,
+    *,
+    per_sentence: bool = False,
 ) -> dict[str, list[Any]]:
     """Token ids per sentence, without markers, cut to a fair budget where a document is too long.
 
     Args:
         documents: the sentences of each document.
         tokenizer: a Hugging Face tokenizer; padding and truncation baked into its file play no part.
-        max_length: tokens per document, one marker per sentence included.
+        max_length: tokens per input, markers included.
         names: what an error calls each document.
+        per_sentence: an input is a sentence and not a document: each may have ``max_length`` tokens, and a document
+            any number of sentences.
 
     Returns:
         Columns with one entry per document: ``sentence_ids`` (list of lists of token ids), ``length`` (tokens with
@@ -60,11 +67,11 @@ def encode_documents(
     """
     most = max_length // 2
     for number, sentences in enumerate(documents):
-        if len(sentences) > most:
+        if len(sentences) > most and not per_sentence:
             raise UserError(
                 f"{names[number] if names else f'documents[{number}]'}: has {len(sentences)} sentences, and an encoder "
-                f"of {max_length} tokens takes {most} at most. Split the document, or use an encoder with a longer "
-                "window."
+                f"of {max_length} tokens takes {most} at most. Split the document, use an encoder with a longer window, "
+                "or train with --backbone hierarchical, which takes any number."
             )
     # White space at the edge of a sentence would tell byte-level tokenizers where it was cut from its text.
     flat = [sentence.strip() for sentences in documents for sentence in sentences]
@@ -87,7 +94,7 @@ def encode_documents(
     for sentences in documents:
         ids = encoded[start : start + len(sentences)]
         start += len(sentences)
-        budget = fair_budget([len(sentence) + 1 for sentence in ids], max_length)
+        budget = max_length if per_sentence else fair_budget([len(sentence) + 1 for sentence in ids], max_length)
         kept = [sentence[: budget - 1] for sentence in ids]
         columns["sentence_ids"].append(kept)
         columns["length"].append(sum(len(sentence) + 1 for sentence in kept))
@@ -95,17 +102,19 @@ def encode_documents(
     return columns
 
 
-def tokenize(dataset: Dataset, tokenizer: Any, max_length: int) -> Dataset:
+def tokenize(dataset: Dataset, tokenizer: Any, max_length: int, *, per_sentence: bool = False) -> Dataset:
     """Add the columns of :func:`encode_documents` to a table with the columns ``sentences`` and ``origin``.
 
     Raises:
         UserError: as :func:`encode_documents`.
     """
     return dataset.map(
-        lambda rows: encode_documents(rows["sentences"], tokenizer, max_length, rows["origin"]),
+        lambda rows: encode_documents(
+            rows["sentences"], tokenizer, max_length, rows["origin"], per_sentence=per_sentence
+        ),
         batched=True,
         # The function holds a tokenizer, whose hash changes as it is used: tables in memory need no fingerprint of it.
-        new_fingerprint=f"{dataset._fingerprint}-{max_length}",
+        new_fingerprint=f"{dataset._fingerprint}-{max_length}-{per_sentence}",
     )
 
 
