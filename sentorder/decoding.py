@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .contracts import AutoregressiveHead, Decoded, OrderingOutput
-from .pair_search import RankedOrders, best_orders
+from .order_search import RankedOrders, best_orders
 
 BEAMS = 8
 """Prefixes that beam search keeps of each document if one order is asked for."""
@@ -38,7 +38,7 @@ def decode_scores(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1
             total = (sorted_scores * (2 * np.arange(n) - n + 1)).sum(axis=1)
             ranked = RankedOrders(orders[:, None], total[:, None])
         else:
-            ranked = best_orders(part[:, None, :] - part[:, :, None], k)
+            ranked = best_orders(part[:, None, :] - part[:, :, None], k=k)
         return ranked, np.broadcast_to(np.clip(spread, 0.0, 1.0)[:, None], ranked.scores.shape)
 
     return _by_length(slot_mask, rank)
@@ -56,7 +56,7 @@ def decode_pairs(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1)
         part = logits[rows, :n, :n].astype(np.float64)
         # log p(i before j) = logsigmoid(x_ij), and logsigmoid(x) - logsigmoid(-x) = x: the logits alone decide.
         log_likelihood = -np.logaddexp(0.0, -part)
-        ranked = best_orders(log_likelihood, k)
+        ranked = best_orders(log_likelihood, k=k)
         probabilities = np.exp(log_likelihood)
         chosen = probabilities[np.arange(len(rows))[:, None, None, None], *_pairs_of(ranked.orders)]
         upper = np.triu(np.ones((n, n), dtype=bool), 1)
