@@ -7,58 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentorder import pair_search
 from sentorder.contracts import OrderingOutput
 from sentorder.decoding import decode_choices, decode_pairs, decode_scores
 from sentorder.heads import PointerHead
 from sentorder.metrics import kendall_tau, positions_of
-from sentorder.pair_search import best_orders, search_orders
-
-
-def value_of(matrix: np.ndarray, order: tuple[int, ...] | np.ndarray) -> float:
-    return float(sum(matrix[i, j] for place, i in enumerate(order) for j in order[place + 1 :]))
 
 
 def antisymmetric(random: np.random.Generator, documents: int, n: int) -> np.ndarray:
     logits = random.normal(size=(documents, n, n)) * 2
     return logits - logits.transpose(0, 2, 1)
-
-
-@given(st.integers(1, 7), st.integers(1, 4), st.integers(0, 10_000))
-def test_exact_equals_brute_force(n: int, k: int, seed: int) -> None:
-    matrices = np.random.default_rng(seed).normal(size=(3, n, n))
-    ranked = best_orders(matrices, k)
-    for matrix, orders, scores in zip(matrices, ranked.orders, ranked.scores, strict=True):
-        values = sorted((value_of(matrix, order) for order in itertools.permutations(range(n))), reverse=True)[:k]
-        assert np.allclose(scores[: len(values)], values)
-        assert (scores[len(values) :] == -np.inf).all()
-        found = [tuple(order) for order in orders[: len(values)]]
-        assert len(set(found)) == len(found)
-        assert np.allclose([value_of(matrix, order) for order in found], values)
-
-
-@given(st.integers(2, 20), st.integers(1, 5), st.integers(0, 10_000))
-@settings(max_examples=40)
-def test_search_gives_permutations_that_no_insertion_improves(n: int, k: int, seed: int) -> None:
-    matrix = np.random.default_rng(seed).normal(size=(n, n))
-    (orders,), (scores,) = search_orders(matrix[None], k)
-    assert len(orders) <= k and len({tuple(order) for order in orders}) == len(orders)
-    for order, score in zip(orders, scores, strict=True):
-        assert sorted(order) == list(range(n)) and math.isclose(value_of(matrix, order), score, abs_tol=1e-9)
-    assert sorted(scores, reverse=True) == scores.tolist()
-    best = orders[0].tolist()
-    for source in range(n):
-        rest = best[:source] + best[source + 1 :]
-        for target in range(n):
-            moved = [*rest[:target], best[source], *rest[target:]]
-            assert value_of(matrix, np.asarray(moved)) <= scores[0] + 1e-6
-
-
-def test_search_is_nearly_exact_where_both_can_be_had() -> None:
-    matrices = np.random.default_rng(0).normal(size=(50, 10, 10))
-    exact, found = best_orders(matrices).scores[:, 0], search_orders(matrices).scores[:, 0]
-    assert (found <= exact + 1e-9).all()
-    assert np.mean(found / exact) > 0.97
 
 
 def test_long_documents_are_decoded() -> None:
@@ -68,14 +25,6 @@ def test_long_documents_are_decoded() -> None:
     output = OrderingOutput(pair_logits=torch.tensor(logits[None]))
     ((best,),) = decode_pairs(output, torch.ones(1, n, dtype=torch.bool))
     assert np.array_equal(positions_of(best.order), true) and best.confidence > 0.9
-
-
-def test_documents_are_decoded_in_parts_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    matrices = np.random.default_rng(1).normal(size=(9, 6, 6))
-    whole = best_orders(matrices, 2)
-    monkeypatch.setattr(pair_search, "TABLE_FLOATS", 1)
-    parts = best_orders(matrices, 2)
-    assert np.array_equal(whole.orders, parts.orders) and np.array_equal(whole.scores, parts.scores)
 
 
 def output_of(kind: str, random: np.random.Generator, documents: int, n: int) -> OrderingOutput:
