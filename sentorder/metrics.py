@@ -191,6 +191,9 @@ FIGURES: Mapping[str, Callable[[Positions, Positions], float]] = {
 MAIN_FIGURES = ("kendall_tau", "accuracy", "perfect_match_ratio")
 """What everybody reports; these get intervals."""
 
+DETAILS = frozenset([*FIGURES, "kendall_tau_micro", "accuracy_micro"]) - frozenset(MAIN_FIGURES)
+"""What is left out where there is little room."""
+
 SENTENCES = "sentences"
 """Beside the figures of documents: how many sentences each has."""
 
@@ -227,15 +230,16 @@ def averages(figures: Mapping[str, np.ndarray]) -> dict[str, float]:
     Returns:
         The macro mean of each of ``FIGURES``; ``kendall_tau_micro``, in which a document weighs as its pairs of
         sentences (``1 - 4 * sum(inversions) / sum(n * (n - 1))``, that of the AI4Code competition, in which long
-        documents decide); ``accuracy_micro``, in which it weighs as its sentences (B-TSort, RE-BART). NaN if there are
-        no documents.
+        documents decide); ``accuracy_micro``, in which it weighs as its sentences (B-TSort, RE-BART); ``documents``,
+        how many these are over. NaN if there are none.
     """
     n = figures[SENTENCES].astype(np.float64)
     if len(n) == 0:
-        return dict.fromkeys([*FIGURES, "kendall_tau_micro", "accuracy_micro"], float("nan"))
+        return dict.fromkeys([*FIGURES, "kendall_tau_micro", "accuracy_micro"], float("nan")) | {"documents": 0}
     return {name: float(np.mean(figures[name])) for name in FIGURES} | {
         "kendall_tau_micro": float(np.average(figures["kendall_tau"], weights=n * (n - 1))),
         "accuracy_micro": float(np.average(figures["accuracy"], weights=n)),
+        "documents": len(n),
     }
 
 
@@ -249,13 +253,11 @@ def ordering_metrics(predictions: Iterable[Positions], references: Iterable[Posi
         references: gold positions of each document, likewise.
 
     Returns:
-        What :func:`averages` gives, ``documents`` (how many it is over) and ``single_sentence_documents`` (how many
-        were left out).
+        What :func:`averages` gives, and ``single_sentence_documents``, how many were left out.
 
     Raises:
         ValueError: if the two differ in length, or a prediction and its reference do.
     """
     predictions = list(predictions)
-    figures = figures_of_documents(predictions, references)
-    documents = len(figures[SENTENCES])
-    return averages(figures) | {"documents": documents, "single_sentence_documents": len(predictions) - documents}
+    scores = averages(figures_of_documents(predictions, references))
+    return scores | {"single_sentence_documents": len(predictions) - scores["documents"]}
