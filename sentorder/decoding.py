@@ -132,7 +132,7 @@ def _by_rule(rule: Callable[[np.ndarray], np.ndarray], description: str) -> Deco
 
         def rank(group: _Group) -> tuple[RankedOrders, np.ndarray]:
             part = group.of_pairs(likelihoods)
-            orders = rule(np.exp(part))[:, None]
+            orders = rule(part - part.transpose(0, 2, 1))[:, None]  # log p - log (1 - p) is the logit
             in_order = _in_order(part, orders)
             total = np.triu(in_order, 1).sum(axis=(2, 3))
             return RankedOrders(orders, total), _expected_tau(np.exp(part), orders)

@@ -26,9 +26,10 @@ from .errors import UserError
 from .files import write_json, write_json_lines
 from .inference import SHUFFLE_SEED
 from .loop import evaluation_records
-from .metrics import in_source_order, ordering_metrics, positions_of
+from .metrics import averages, figures_of_documents, in_source_order, positions_of
 from .modeling import SentenceOrderer
 from .runtime import accelerator_for
+from .significance import main_intervals
 from .tracking import progress
 
 
@@ -51,14 +52,22 @@ class Evaluation:
     """A model's result on some documents."""
 
     scores: dict[str, float]
-    """``kendall_tau``, ``accuracy``, ``perfect_match_ratio``, ``loss``, ``documents``, ..."""
+    """What :func:`sentorder.metrics.ordering_metrics` gives; the ends of 95 % intervals over documents
+    (``kendall_tau_low`` and ``kendall_tau_high``, likewise of ``accuracy`` and ``perfect_match_ratio``; a single
+    document has none); ``loss``, ..."""
     records: list[OrderingRecord]
     """One per document, in the order of the documents."""
 
-    def predictions(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The rows of ``predictions.jsonl``."""
+    def predictions(self, table: Dataset) -> list[dict[str, Any]]:
+        """The rows of ``predictions.jsonl``, with the genre of those documents that have one.
+
+        Args:
+            table: that was evaluated, with ``id`` and ``genre``.
+        """
+        ids, genres = table["id"][:], table["genre"][:]
         return [
             {"id": ids[record.document], "order": record.order, "confidence": round(record.confidence, 4)}
+            | ({} if genres[record.document] is None else {"genre": genres[record.document]})
             for record in self.records
         ]
 
@@ -143,9 +152,7 @@ def evaluate(
         record._replace(order=in_source_order(record.order, sentences))
         for record, sentences in zip(records, table["sentences"], strict=True)
     ]
-    scores = ordering_metrics(
-        (positions_of(record.order) for record in records), (np.arange(len(record.order)) for record in records)
-    )
+    scores = scores_of([record.order for record in records])
     losses = [record.loss for record in records if record.loss is not None]
     if losses:
         scores["loss"] = float(np.mean(losses))
@@ -155,10 +162,27 @@ def evaluate(
     return Evaluation(scores, records)
 
 
+def scores_of(orders: Sequence[Sequence[int]]) -> dict[str, float]:
+    """All figures of predicted orders, and the ends of the intervals of the main ones.
+
+    Args:
+        orders: of each document, indices into its sentences in gold order.
+    """
+    positions = [positions_of(order) for order in orders]
+    figures = figures_of_documents(positions, [np.arange(len(order)) for order in orders])
+    scores = averages(figures)
+    scores["single_sentence_documents"] = len(orders) - scores["documents"]
+    for name, (low, high) in main_intervals(figures).items():
+        scores |= {f"{name}_low": low, f"{name}_high": high}
+    return scores
+
+
 def describe_scores(scores: dict[str, float]) -> str:
-    """The three figures that everybody reports, in one line."""
+    """The three figures that everybody reports, in one line, with the interval of the first where there is one."""
+    ends = [scores[name] for name in ("kendall_tau_low", "kendall_tau_high") if name in scores]
+    interval = f" (95 %: {ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
     return (
-        f"Kendall's tau {scores['kendall_tau']:.4f}, accuracy {scores['accuracy']:.4f}, perfect match ratio "
+        f"Kendall's tau {scores['kendall_tau']:.4f}{interval}, accuracy {scores['accuracy']:.4f}, perfect match ratio "
         f"{scores['perfect_match_ratio']:.4f} over {scores['documents']} documents"
     )
 
@@ -198,7 +222,7 @@ def main() -> None:
                 print(f"note: {note}", file=sys.stderr)
             if folder is not None:
                 write_json(folder / "results.json", result.scores)
-                write_json_lines(folder / "predictions.jsonl", result.predictions(table["id"][:]))
+                write_json_lines(folder / "predictions.jsonl", result.predictions(table))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@ import evaluate
 
 from sentorder.metrics import ordering_metrics
 
-_DESCRIPTION = "Kendall's tau, positional accuracy and perfect match ratio of predicted sentence orders."
+_DESCRIPTION = """
+Of predicted sentence orders: Kendall's tau, positional accuracy, perfect match ratio, longest common subsequence, skip
+bigrams, displacements, first and last sentence, Spearman's rank correlation; tau and accuracy micro-averaged as well.
+"""
 _INPUTS = """
     predictions: for each document the predicted position of each sentence
     references: for each document the true position of each sentence

@@ -81,7 +81,7 @@ def write_results(run: Run, result: TrainResult, test: Evaluation | None) -> Non
         print(f"\nvalidation (step {result.best_step}, {which}): {describe_scores(result.validation)}")
     if test is not None:
         write_json(folder / "test_results.json", test.scores)
-        write_json_lines(folder / "predictions.jsonl", test.predictions(tables["test"]["id"][:]))
+        write_json_lines(folder / "predictions.jsonl", test.predictions(tables["test"]))
         print(f"test: {describe_scores(test.scores)}\n")
         print(_describe_examples(tables["test"], test, arguments.seed))
     # Last of all: this file says that the run is finished.

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from .errors import UserError
 from .loop import Step
+from .metrics import DETAILS
 from .stopping import Stopped
 
 Item = TypeVar("Item")
@@ -28,6 +29,8 @@ TRACKER_FOLDER = "sentorder"
 """What trackers call the project; TensorBoard's files go into a folder of that name."""
 SHORT_NAMES = {"learning_rate": "lr", "documents_per_second": "docs/s", "eval_kendall_tau": "tau"}
 """What the progress bar shows, by the name in ``metrics.jsonl``; the loss is shown as well."""
+UNSHOWN = (*(f"_{name}" for name in sorted(DETAILS)), "_low", "_high")
+"""How the names end that a plain line leaves to ``metrics.jsonl``, to be readable."""
 
 
 def check_trackers(names: Iterable[str]) -> None:
@@ -190,7 +193,8 @@ class RunLog:
             self.shown |= {names[name]: value for name, value in values.items() if name in names}
             self.bar.set_postfix({name: f"{value:.4g}" for name, value in self.shown.items()}, refresh=False)
         else:
-            figures = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            shown = {name: value for name, value in values.items() if not name.endswith(UNSHOWN)}
+            figures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
             self.say(f"step {step}/{self.total_steps}  {figures}")
 
     def say(self, line: str) -> None:

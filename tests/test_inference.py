@@ -15,7 +15,7 @@ from sentorder import METHODS, SentenceOrderer
 from sentorder.data.formats import Document, to_dataset
 from sentorder.data.tokenization import tokenize
 from sentorder.errors import UserError
-from sentorder.evaluation import evaluate, evaluation_loader
+from sentorder.evaluation import describe_scores, evaluate, evaluation_loader, scores_of
 from sentorder.metrics import kendall_tau, positions_of
 from tests.test_encoders import make_encoder
 
@@ -75,6 +75,34 @@ def test_sentences_that_are_alike_are_interchangeable(model: SentenceOrderer) ->
     result = evaluate(accelerator, model, evaluation_loader(accelerator, model, table, 2), table)
     assert result.scores["kendall_tau"] == pytest.approx(1.0) and result.scores["perfect_match_ratio"] == 1.0
     assert positions_of(result.records[1].order).tolist() == [0, 1]
+
+
+def test_an_evaluation_has_intervals_and_genres(tiny_encoder: str, documents: list[Document]) -> None:
+    model = SentenceOrderer.from_encoder(tiny_encoder)
+    some = [*documents[:5], Document("mine", documents[5].sentences)]
+    table = tokenize(to_dataset(some), model.tokenizer, model.config.max_length)
+    accelerator = Accelerator(cpu=True)
+    result = evaluate(accelerator, model, evaluation_loader(accelerator, model, table, 4), table)
+    rows = result.predictions(table)
+    assert [row["id"] for row in rows] == [document.id for document in some]
+    assert [row.get("genre") for row in rows] == [*(document.genre for document in documents[:5]), None]
+    assert documents[0].genre is not None and "genre" not in rows[5]
+    scores = scores_of([row["order"] for row in rows])
+    assert {name: result.scores[name] for name in scores} == scores
+
+
+def test_the_interval_is_said_where_there_is_one() -> None:
+    orders = [[0, 1, 2, 3], [1, 0, 3, 2], [0, 1, 3, 2], [3, 2, 1, 0], [1, 0]]
+    scores = scores_of(orders)
+    taus = [1, 1 / 3, 2 / 3, -1, -1]
+    assert scores["kendall_tau"] == pytest.approx(sum(taus) / 5) and scores["documents"] == 5
+    assert -1 < scores["kendall_tau_low"] < scores["kendall_tau"] < scores["kendall_tau_high"] < 1
+    assert scores["accuracy_low"] < scores["accuracy"] < scores["accuracy_high"]
+    line = describe_scores(scores)
+    interval = f"(95 %: {scores['kendall_tau_low']:.4f} to {scores['kendall_tau_high']:.4f})"
+    assert line == f"Kendall's tau 0.0000 {interval}, accuracy 0.3000, perfect match ratio 0.2000 over 5 documents"
+    alone = describe_scores(scores_of([[1, 0], [0]]))
+    assert alone == "Kendall's tau -1.0000, accuracy 0.0000, perfect match ratio 0.0000 over 1 documents"
 
 
 def test_orders_that_differ_in_copies_alone_are_one(model: SentenceOrderer) -> None:

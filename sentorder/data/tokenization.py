@@ -70,8 +70,8 @@ def encode_documents(
         if len(sentences) > most and not per_sentence:
             raise UserError(
                 f"{names[number] if names else f'documents[{number}]'}: has {len(sentences)} sentences, and an encoder "
-                f"of {max_length} tokens takes {most} at most. Split the document, use an encoder with a longer window, "
-                "or train with --backbone hierarchical, which takes any number."
+                f"of {max_length} tokens takes {most} at most. Split the document, use an encoder with a longer "
+                "window, or train with --backbone hierarchical, which takes any number."
             )
     # White space at the edge of a sentence would tell byte-level tokenizers where it was cut from its text.
     flat = [sentence.strip() for sentences in documents for sentence in sentences]
