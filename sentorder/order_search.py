@@ -18,6 +18,7 @@ for one long one.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ def best_orders(
         return _padded(*search_orders(pairs, position_scores=positions, adjacency_scores=adjacency, k=k), k)
 
     states = k if adjacency is None else n * k
-    floats = 2**n * (n + states) + n * k * k  # the tables, and the walk back
+    floats = 2**n * (n + states) + n * k * min(k, 2**n)  # the tables, and the walk back
     part = max(1, TABLE_FLOATS // max(1, floats))
     found = []
     for start in range(0, documents, part):
@@ -135,6 +136,15 @@ def _layers(n: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     return layers
 
 
+def _parts(n: int, floats: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The layers, cut so that a table with so many floats per subset and member is of bounded size."""
+    for layer in _layers(n):
+        part = max(1, TABLE_FLOATS // (len(layer[1]) * floats))
+        for start in range(0, len(layer[0]), part):
+            subsets, members, without = (column[..., start : start + part] for column in layer)
+            yield subsets, members, without
+
+
 def _exact_orders(
     pairs: np.ndarray | None, positions: np.ndarray | None, adjacency: np.ndarray | None, *, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +179,7 @@ def _best_of_sets(gain: np.ndarray, k: int) -> np.ndarray:
     flat_gain = gain.reshape(n * subsets_in_all, documents)
     best = np.full((subsets_in_all, documents, k), -np.inf)
     best[0, :, 0] = 0.0
-    for subsets, members, without in _layers(n):
+    for subsets, members, without in _parts(n, documents * k):
         candidates = best.take(without, axis=0)  # (size, S, B, k): for each member that may be the last
         candidates += flat_gain.take(members * subsets_in_all + without, axis=0)[..., None]
         best[subsets] = _highest(candidates, k)
@@ -182,13 +192,12 @@ def _best_of_ends(gain: np.ndarray, adjacency: np.ndarray, k: int) -> np.ndarray
     best = np.full((n, subsets_in_all, documents, k), -np.inf)
     slots = np.arange(n)
     best[slots, 1 << slots, :, 0] = gain[:, 0]
-    for size, layer in enumerate(_layers(n)[1:], start=2):
-        part = max(1, TABLE_FLOATS // (n * size * documents * k))
-        for start in range(0, len(layer[0]), part):
-            subsets, members, without = (column[..., start : start + part] for column in layer)
-            candidates = best.take(without, axis=1)  # (n, size, S, B, k): for each i that may stand before the member
-            candidates += adjacency.take(members, axis=1)[..., None]
-            best[members, subsets] = _highest(candidates, k) + gain[members, without][..., None]
+    for subsets, members, without in _parts(n, n * documents * k):
+        if len(members) == 1:
+            continue
+        candidates = best.take(without, axis=1)  # (n, size, S, B, k): for each i that may stand before the member
+        candidates += adjacency.take(members, axis=1)[..., None]
+        best[members, subsets] = _highest(candidates, k) + gain[members, without][..., None]
     return best
 
 
@@ -212,30 +221,33 @@ def _walk_back(best: np.ndarray, gain: np.ndarray, adjacency: np.ndarray | None)
     a set never follow the same one, and the orders are distinct.
     """
     n, subsets_in_all, documents = gain.shape
-    k = best.shape[-1]
-    row, slots = np.arange(documents)[:, None, None], np.arange(n)
-    orders = np.zeros((documents, k, n), dtype=np.int64)
-    scores = np.zeros((documents, k))
-    subset = np.full((documents, k), subsets_in_all - 1)
-    rank = np.broadcast_to(np.arange(k), (documents, k))
+    k, slots = best.shape[-1], np.arange(n)
+    # One path per document and rank, (B k,): the set that is left, the rank sought there, and the sentence behind it.
+    row, rank = np.repeat(np.arange(documents), k), np.tile(np.arange(k), documents)
+    subset, following = np.full(documents * k, subsets_in_all - 1), np.zeros(documents * k, dtype=np.int64)
+    orders, scores = np.zeros((documents * k, n), dtype=np.int64), np.zeros(documents * k)
     for place in range(n - 1, -1, -1):
-        # candidates (B, k, n, k): the sums of the orders of the set that end with each slot
+        at = (row, subset, following)
+        path = np.arange(len(row))
+        if k > 1:  # many paths of a document come through the same set: sort its candidates once
+            key = (row * subsets_in_all + subset) * n + (0 if adjacency is None else following)
+            _, first, path = np.unique(key, return_index=True, return_inverse=True)
+            at = (row[first], subset[first], following[first])
+        document, left, behind = (column[:, None] for column in at)
+        # candidates (paths, n, k): the sums of the orders of the set that end with each slot
         if adjacency is None:
-            others = subset[:, :, None] ^ (1 << slots)
-            candidates = best[others, row] + gain[slots, others, row][..., None]
-            candidates[others > subset[:, :, None]] = -np.inf  # not a member
+            others = left ^ (1 << slots)
+            candidates = best[others, document] + gain[slots, others, document][..., None]
+            candidates[others > left] = -np.inf  # not a member
         else:
-            candidates = best[slots, subset[:, :, None], row]
+            candidates = best[slots, left, document]
             if place < n - 1:
-                candidates += adjacency[slots, orders[:, :, place + 1, None], row][..., None]
-        candidates = candidates.reshape(documents, k, n * k)
-        if k == 1:
-            choice = candidates.argmax(axis=2)[..., None]
-        else:
-            choice = np.take_along_axis(np.argsort(-candidates, axis=2, kind="stable"), rank[..., None], axis=2)
+                candidates += adjacency[slots, behind, document][..., None]
+        candidates = candidates.reshape(len(candidates), n * k)
+        choice = candidates.argmax(axis=1) if k == 1 else np.argsort(-candidates, axis=1, kind="stable")[path, rank]
         if place == n - 1:
-            scores = np.take_along_axis(candidates, choice, axis=2)[..., 0]
-        last, rank = np.divmod(choice[..., 0], k)
-        orders[:, :, place] = last
-        subset = subset ^ (1 << last)
-    return orders, scores
+            scores = candidates[path, choice]
+        following, rank = np.divmod(choice, k)
+        orders[:, place] = following
+        subset = subset ^ (1 << following)
+    return orders.reshape(documents, k, n), scores.reshape(documents, k)
