@@ -223,10 +223,29 @@ class TrainArguments(
 
 
 @dataclass
+class DecodingArguments:
+    """How the output of a model becomes an order."""
+
+    _argument_group_name: ClassVar[str] = "decoding"
+
+    decoder: Optional[str] = option(None, "How orders are found (without it: as the model's method does).")
+    num_permutations: Annotated[Optional[int], Between(1, 64)] = option(
+        None, "Average over so many orders of the input, each of which costs a pass (without it: 1)."
+    )
+    num_refeeds: Annotated[Optional[int], Between(0, 16)] = option(
+        None, "Give the best order so far as the input so often once more, a pass each (without it: 0)."
+    )
+
+
+@dataclass
 class _EvaluationGroup:
     _argument_group_name: ClassVar[str] = "evaluation"
 
-    model_path: Optional[str] = option(None, "The model/ folder of a training run (required).")
+    model_path: Optional[str] = option(
+        None,
+        "The model/ folder of a training run (required); with --untrained an encoder (without it: all-MiniLM-L6-v2).",
+    )
+    untrained: Optional[str] = option(None, "Score a way to order that learns nothing, the floor for those that do.")
     dataset: str = option(
         "stories", "As for training: 'stories', a file, a folder, a data set on the Hub, or test=SOURCE,..."
     )
@@ -240,19 +259,18 @@ class _EvaluationGroup:
 
 
 @dataclass
-class EvaluationArguments(RuntimeArguments, _EvaluationGroup, CheckedArguments):
+class EvaluationArguments(RuntimeArguments, DecodingArguments, _EvaluationGroup, CheckedArguments):
     """Everything that ``python -m sentorder.evaluation`` can be told."""
 
-    GROUPS: ClassVar[tuple[type, ...]] = (_EvaluationGroup, RuntimeArguments)
+    GROUPS: ClassVar[tuple[type, ...]] = (_EvaluationGroup, DecodingArguments, RuntimeArguments)
 
     def problems(self) -> list[str]:
-        return _required(self.model_path, "--model_path") + super().problems()
+        found = super().problems()
+        return found if self.untrained is not None else _required(self.model_path, "--model_path") + found
 
 
 @dataclass
-class PredictArguments(CheckedArguments):
-    """Everything that ``python -m sentorder.predict`` can be told."""
-
+class _PredictionGroup:
     _argument_group_name: ClassVar[str] = "prediction"
 
     model_path: Optional[str] = option(None, "The model/ folder of a training run (required).")
@@ -264,6 +282,13 @@ class PredictArguments(CheckedArguments):
     score: bool = option(
         False, "Rate the order in which the sentences stand instead: Kendall's tau against the predicted one, and more."
     )
+
+
+@dataclass
+class PredictArguments(DecodingArguments, _PredictionGroup, CheckedArguments):
+    """Everything that ``python -m sentorder.predict`` can be told."""
+
+    GROUPS: ClassVar[tuple[type, ...]] = (_PredictionGroup, DecodingArguments)
 
     def problems(self) -> list[str]:
         found = _required(self.model_path, "--model_path") + super().problems()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from .errors import UserError
 from .files import write_json, write_json_lines
 from .inference import SHUFFLE_SEED
 from .loop import evaluation_records
+from .methods import DECODERS, UNTRAINED
 from .metrics import averages, figures_of_documents, in_source_order, positions_of
 from .modeling import SentenceOrderer
 from .runtime import accelerator_for
@@ -193,6 +195,7 @@ def main() -> None:
         EvaluationArguments,
         program="python -m sentorder.evaluation",
         description="Score a model on documents whose order is known.",
+        choices={"decoder": DECODERS, "untrained": UNTRAINED},
     )
     documents, notes = load_split(
         arguments.dataset,
@@ -211,17 +214,31 @@ def main() -> None:
         except OSError as error:
             raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror}); choose another.") from None
     with accelerator_for(mixed_precision=arguments.mixed_precision, cpu_threads=arguments.cpu_threads) as accelerator:
-        model = SentenceOrderer.from_pretrained(str(arguments.model_path)).to(accelerator.device)
+        if arguments.untrained is None:
+            model = SentenceOrderer.from_pretrained(str(arguments.model_path))
+        else:
+            model = SentenceOrderer.from_encoder(arguments.model_path, method=arguments.untrained)
+        model.set_decoding(
+            decoder=arguments.decoder,
+            num_permutations=arguments.num_permutations,
+            num_refeeds=arguments.num_refeeds,
+        )
+        model.to(accelerator.device)
         table = model.tokenize(to_dataset(documents))
         shape = one_shape([table], model.config.max_length) if arguments.pad_to_max_length else None
         loader = evaluation_loader(accelerator, model, table, arguments.per_device_eval_batch_size, shape=shape)
+        started = time.perf_counter()
         result = evaluate(accelerator, accelerator.prepare_model(model, evaluation_mode=True), loader, table)
+        passes = model.config.num_permutations + model.config.num_refeeds
+        cost = {"passes": passes, "documents_per_second": len(table) / (time.perf_counter() - started)}
         if accelerator.is_main_process:
             print(describe_scores(result.scores))
+            speed = f"{cost['documents_per_second']:.1f} documents/s"
+            print(f"note: {passes} pass{'es' if passes > 1 else ''} of the encoder, {speed}", file=sys.stderr)
             for note in filter(None, [*notes, describe_cuts(table)]):
                 print(f"note: {note}", file=sys.stderr)
             if folder is not None:
-                write_json(folder / "results.json", result.scores)
+                write_json(folder / "results.json", result.scores | cost)
                 write_json_lines(folder / "predictions.jsonl", result.predictions(table))
 
 

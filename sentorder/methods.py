@@ -19,6 +19,8 @@ from .data.collation import Collator, JointCollator, SentenceCollator
 from .decoding import (
     decode_as_shuffled,
     decode_at_random,
+    decode_borda,
+    decode_copeland,
     decode_pairs,
     decode_pairs_and_neighbours,
     decode_positions,
@@ -26,6 +28,7 @@ from .decoding import (
     decode_shares,
     decode_similarity,
     decode_strengths,
+    decode_topological,
 )
 from .errors import UserError
 from .heads import PairHead, PointerHead, PositionHead, RelationalPointerHead, ScoreHead, StateHead
@@ -258,6 +261,31 @@ METHODS: dict[str, Method] = {
         backbone="sentence",
     ),
 }
+
+
+@dataclass(frozen=True)
+class DecoderChoice:
+    """A decoder that can be asked for by name."""
+
+    decoder: Decoder | StepDecoder
+    needs: tuple[str, ...] = ()
+    """The fields of the output that it reads."""
+    steps: bool = False
+    """Whether it goes through an autoregressive head."""
+
+
+DECODERS: dict[str, DecoderChoice] = {
+    "sort": DecoderChoice(decode_scores, ("scores",)),
+    "pairs": DecoderChoice(decode_pairs, ("pair_logits",)),
+    "pairs-and-neighbours": DecoderChoice(decode_pairs_and_neighbours, ("pair_logits", "adjacency_logits")),
+    "borda": DecoderChoice(decode_borda, ("pair_logits",)),
+    "copeland": DecoderChoice(decode_copeland, ("pair_logits",)),
+    "topological": DecoderChoice(decode_topological, ("pair_logits",)),
+    "positions": DecoderChoice(decode_positions, ("position_logits",)),
+    "choices": DecoderChoice(decode_choices, steps=True),
+    "together": DecoderChoice(decode_together, ("pair_logits", "adjacency_logits"), steps=True),
+}
+"""What a trained model can be decoded with instead of its method's own: each reads what some methods give."""
 
 TRAINED = tuple(name for name, method in METHODS.items() if method.loss is not None)
 UNTRAINED = tuple(name for name, method in METHODS.items() if method.loss is None)

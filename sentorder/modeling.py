@@ -24,7 +24,7 @@ from .encoders import (
 )
 from .errors import UserError
 from .inference import OrderingMixin
-from .methods import UNTRAINED, get_backbone, get_method
+from .methods import DECODERS, UNTRAINED, get_backbone, get_method
 from .model_files import MODEL_TYPE, check_is_orderer, is_orderer
 from .passes import HeadOverPasses, run_passes
 
@@ -45,6 +45,7 @@ class SentenceOrdererConfig(PreTrainedConfig):
         max_length: tokens per input (a document; a sentence, if the backbone reads each by itself), markers included.
         num_permutations: over how many orders of the input a prediction is averaged.
         num_refeeds: how often the predicted order is then given as input once more.
+        decoder: a row of ``DECODERS`` in ``methods.py``; None for the method's own.
         tokenizer_size: tokens of the tokenizer, to notice a missing file.
         format_version: of the checkpoint.
     """
@@ -60,6 +61,7 @@ class SentenceOrdererConfig(PreTrainedConfig):
     max_length: int = 512
     num_permutations: int = 1
     num_refeeds: int = 0
+    decoder: str | None = None
     tokenizer_size: int | None = None
     format_version: int = FORMAT_VERSION
     label_convention: str = "position 0 is the first sentence"
@@ -114,6 +116,20 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         output: OrderingOutput = self.head(slot_states, slot_mask, positions)
         return output
 
+    def set_decoding(
+        self, *, decoder: str | None = None, num_permutations: int | None = None, num_refeeds: int | None = None
+    ) -> None:
+        """Change how orders are found from here on; None leaves what the configuration says.
+
+        Raises:
+            UserError: for an unknown decoder.
+        """
+        if decoder is not None and decoder not in DECODERS:
+            raise UserError(f"There is no decoder {decoder!r}; choose one of: {', '.join(DECODERS)}.")
+        for name, value in (("decoder", decoder), ("num_permutations", num_permutations), ("num_refeeds", num_refeeds)):
+            if value is not None:
+                setattr(self.config, name, value)
+
     def tokenize(self, dataset: Dataset) -> Dataset:
         """The token columns for a table with the columns ``sentences`` and ``origin``, as this model takes them.
 
@@ -143,15 +159,31 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         )
 
     def decode(self, output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
-        """The k best orders of each document, by the decoder of the model's method."""
-        if isinstance(self.head, AutoregressiveHead):
-            assert output.slot_states is not None
-            head: AutoregressiveHead = self.head
-            passes = output.slot_states.shape[-1] // self.backbone.hidden_size
-            if passes > 1:
-                head = HeadOverPasses(head, passes)
-            return cast(StepDecoder, self.method.decoder)(output, slot_mask, k=k, head=head)
-        return cast(Decoder, self.method.decoder)(output, slot_mask, k=k)
+        """The k best orders of each document, by ``config.decoder`` or the decoder of the model's method.
+
+        Raises:
+            UserError: if the decoder that was asked for cannot read what this model gives.
+        """
+        autoregressive = isinstance(self.head, AutoregressiveHead)
+        decoder, steps = self.method.decoder, autoregressive
+        asked = self.config.decoder
+        if asked is not None:
+            decoder, needs, steps = DECODERS[asked].decoder, DECODERS[asked].needs, DECODERS[asked].steps
+            missing = [name for name in needs if output.get(name) is None]
+            if steps and not autoregressive:
+                missing.append("choices")
+            if missing:
+                raise UserError(
+                    f"--decoder {asked}: reads {missing[0]}, which the method {self.config.method} does not give."
+                )
+        if not steps:
+            return cast(Decoder, decoder)(output, slot_mask, k=k)
+        assert output.slot_states is not None
+        passes = output.slot_states.shape[-1] // self.backbone.hidden_size
+        head = cast(AutoregressiveHead, self.head)
+        if passes > 1:
+            head = HeadOverPasses(head, passes)
+        return cast(StepDecoder, decoder)(output, slot_mask, k=k, head=head)
 
     # --- making, saving and loading ---------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from .command_line import parse_arguments, run_command
 from .data.formats import Document, not_utf8, parse_documents
 from .errors import UserError
 from .inference import Coherence, Ordered
+from .methods import DECODERS
 from .model_files import check_is_orderer
 from .modeling import SentenceOrderer
 from .runtime import accelerator_for, on_main_process
@@ -148,11 +149,17 @@ def main() -> None:
         program="python -m sentorder.predict",
         description="Restore the order of the sentences of each document, or rate the order that they have (--score).",
         positional=_add_file,
+        choices={"decoder": DECODERS},
     )
     check_is_orderer(str(arguments.model_path))
     with accelerator_for(mixed_precision=None, cpu_threads=arguments.cpu_threads) as accelerator:
         documents, layout = _read_once(accelerator, rest.file)
         model = SentenceOrderer.from_pretrained(str(arguments.model_path)).to(accelerator.device)
+        model.set_decoding(
+            decoder=arguments.decoder,
+            num_permutations=arguments.num_permutations,
+            num_refeeds=arguments.num_refeeds,
+        )
         # Each process takes every so many-th document.
         mine = documents[accelerator.process_index :: accelerator.num_processes]
         sentences, names = [document.sentences for document in mine], [document.origin for document in mine]
