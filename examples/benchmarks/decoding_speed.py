@@ -4,7 +4,8 @@
 
 On one core, for random scores. Prints a Markdown table: documents per second, and milliseconds per document, with pair
 scores alone and with all three terms (pairs, positions, neighbours). Each number is the median of several repetitions
-over a batch of documents of one length, which is smaller for longer ones.
+over a batch of documents of one length, which is smaller for longer ones. Run it on a machine that does nothing else:
+the times are those of the clock.
 """
 
 from __future__ import annotations
