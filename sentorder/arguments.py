@@ -297,5 +297,20 @@ class PredictArguments(DecodingArguments, _PredictionGroup, CheckedArguments):
         return found
 
 
+@dataclass
+class CompareArguments(CheckedArguments):
+    """What ``python -m sentorder.compare`` can be told, beside its files and ``--as``, which Python has for itself."""
+
+    _argument_group_name: ClassVar[str] = "comparison"
+
+    json: Optional[str] = option(None, "Also write everything into this file (.json).")
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.json is not None and not self.json.endswith(".json"):
+            found.append(f"--json {self.json}: the name of the file to write must end in .json.")
+        return found
+
+
 def _required(value: object, flag: str) -> list[str]:
     return [] if value else [f"{flag} is missing: give the model/ folder of a training run."]

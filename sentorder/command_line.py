@@ -99,7 +99,6 @@ def parse_arguments(
     parser = _CollectingParser(
         kind.GROUPS or (kind,),
         prog=program,
-        usage=f"{program} {'[FILE] ' if positional else ''}[--config FILE] [--argument value ...]",
         description=description,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
@@ -107,6 +106,9 @@ def parse_arguments(
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these arguments.")
     if positional is not None:
         positional(parser)
+    formatter = parser._get_formatter()
+    operands = [formatter._format_args(action, str(action.metavar)) for action in parser._get_positional_actions()]
+    parser.usage = " ".join([program, *operands, "[--config FILE] [--argument value ...]"])
     actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
     for name, values in (choices or {}).items():
         actions[name].choices = list(values)

@@ -12,7 +12,7 @@ numbers that the originals gave:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ class Figure(NamedTuple):
     name: str
     """As it is printed there."""
     value: float | None
-    """As it is printed there, but with all digits; None where it cannot be had from orders."""
+    """As it is printed there, but with all digits; None where it cannot be had from these orders."""
     note: str
     """What it is, and where it is off."""
 
@@ -38,8 +38,8 @@ def _positions(order: Order) -> tuple[np.ndarray, np.ndarray]:
     return positions_of(order), np.arange(len(order))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else math.nan
+def _ratio(values: Iterable[float], count: int) -> float | None:
+    return math.fsum(values) / count if count else None
 
 
 def btsort(orders: Sequence[Order]) -> list[Figure]:
@@ -52,15 +52,14 @@ def btsort(orders: Sequence[Order]) -> list[Figure]:
     scored = [_positions(order) for order in orders if len(order) > 1]
     lengths = [len(gold) for _, gold in scored]
 
-    def percent_of_sentences(shares: Sequence[float]) -> float:
-        found = math.fsum(share * n for share, n in zip(shares, lengths, strict=True))
-        return 100 * found / sum(lengths) if lengths else math.nan
+    def percent_of_sentences(shares: Sequence[float]) -> float | None:
+        return _ratio((100 * share * n for share, n in zip(shares, lengths, strict=True)), sum(lengths))
 
     micro = "Percent of all sentences (micro): long documents weigh more; compare accuracy_micro, not accuracy."
     figures = [
         Figure(
             "Perfect Match",
-            100 * _mean([perfect_match(*pair) for pair in scored]),
+            _ratio([100 * perfect_match(*pair) for pair in scored], len(scored)),
             "Percent of documents. B-TSort numbers sentences by their true position and breaks cycles in favour of low "
             "numbers, so that the truth leaks into all its published figures; into these it does not.",
         ),
@@ -74,7 +73,7 @@ def btsort(orders: Sequence[Order]) -> list[Figure]:
         Figure("LCS", percent_of_sentences([longest_common_subsequence(*pair) for pair in scored]), micro),
         Figure(
             "Kendall Tau Ratio",
-            _mean([kendall_tau(*pair) for pair in scored]),
+            _ratio([kendall_tau(*pair) for pair in scored], len(scored)),
             "Mean over documents. A document of one sentence would divide by zero; it is left out here.",
         ),
     ]
@@ -95,9 +94,9 @@ def berson(orders: Sequence[Order]) -> list[Figure]:
     pairs = [_positions(order) for order in orders]
     taus = [kendall_tau(*pair) if len(pair[0]) > 1 else 1.0 for pair in pairs]
     return [
-        Figure("acc_dev", _mean([accuracy(*pair) for pair in pairs]), note),
-        Figure("pmr_dev", _mean([perfect_match(*pair) for pair in pairs]), note),
-        Figure("taus_dev", _mean(taus), note),
+        Figure("acc_dev", _ratio([accuracy(*pair) for pair in pairs], len(pairs)), note),
+        Figure("pmr_dev", _ratio([perfect_match(*pair) for pair in pairs], len(pairs)), note),
+        Figure("taus_dev", _ratio(taus, len(taus)), note),
     ]
 
 
@@ -130,9 +129,6 @@ def rebart(orders: Sequence[Order], lengths: Sequence[int] | None = None) -> lis
     micro = "Share of all sentences (micro): long documents weigh more; compare accuracy_micro, not accuracy."
     macro = "Mean over documents; one of a single sentence counts as 1 where it is right."
 
-    def per(values: float, count: int) -> float:
-        return values / count if count else math.nan
-
     return [
         Figure(
             "sample(s) were not processed",
@@ -140,17 +136,17 @@ def rebart(orders: Sequence[Order], lengths: Sequence[int] | None = None) -> lis
             "Empty outputs, which count 0 in every figure, and those of which tau is not defined, which count 0 in "
             "tau. Orders that are permutations have neither.",
         ),
-        Figure("Accuracy", per(right, sentences), micro),
-        Figure("PMR", per(matches, documents), macro),
+        Figure("Accuracy", _ratio([right], sentences), micro),
+        Figure("PMR", _ratio([matches], documents), macro),
         Figure(
             "Kendall's Tau",
-            per(math.fsum(taus), documents),
+            _ratio(taus, documents),
             f"{macro} It is taken over what was written, and an unknown sentence stands for the first one. {malformed}",
         ),
-        Figure("LCS", per(common, sentences), micro),
+        Figure("LCS", _ratio([common], sentences), micro),
         Figure(
             "Rouge-S",
-            per(math.fsum(rouges), documents),
+            _ratio(rouges, documents),
             f"{macro} An output of one sentence is 1 if it is the first one, however many there should be.",
         ),
     ]

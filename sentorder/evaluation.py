@@ -173,10 +173,7 @@ def scores_of(orders: Sequence[Sequence[int]]) -> dict[str, float]:
     positions = [positions_of(order) for order in orders]
     figures = figures_of_documents(positions, [np.arange(len(order)) for order in orders])
     scores = averages(figures)
-    scores["single_sentence_documents"] = len(orders) - scores["documents"]
-    for name, (low, high) in main_intervals(figures).items():
-        scores |= {f"{name}_low": low, f"{name}_high": high}
-    return scores
+    return scores | {"single_sentence_documents": len(orders) - scores["documents"]} | main_intervals(figures)
 
 
 def describe_scores(scores: dict[str, float]) -> str:

@@ -94,14 +94,21 @@ def mean_interval(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int =
     return Interval(float(found.low), float(found.high))
 
 
-def main_intervals(figures: Mapping[str, np.ndarray]) -> dict[str, Interval]:
-    """The intervals of tau, accuracy and perfect match ratio; none for fewer than two documents.
+def main_intervals(figures: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The ends of the intervals of tau, accuracy and perfect match ratio, as they stand beside scores.
 
     Args:
         figures: from :func:`sentorder.metrics.figures_of_documents`.
+
+    Returns:
+        ``kendall_tau_low``, ``kendall_tau_high``, ...; nothing for fewer than two documents, which have no interval.
     """
-    enough = len(figures[SENTENCES]) > 1
-    return {name: mean_interval(figures[name]) for name in MAIN_FIGURES} if enough else {}
+    ends: dict[str, float] = {}
+    if len(figures[SENTENCES]) > 1:
+        for name in MAIN_FIGURES:
+            low, high = mean_interval(figures[name])
+            ends |= {f"{name}_low": low, f"{name}_high": high}
+    return ends
 
 
 def sign_flip_p_value(differences: np.ndarray, *, resamples: int = RESAMPLES, seed: int = SEED) -> float:

@@ -24,8 +24,13 @@ def test_files_that_are_linked_exist() -> None:
 def test_flags_that_are_named_exist() -> None:
     from sentorder import arguments
 
-    kinds = (arguments.TrainArguments, arguments.EvaluationArguments, arguments.PredictArguments)
-    known = {name for kind in kinds for name in kind.__dataclass_fields__} | {"config", "help", "kills"}
+    kinds = (
+        arguments.TrainArguments,
+        arguments.EvaluationArguments,
+        arguments.PredictArguments,
+        arguments.CompareArguments,
+    )
+    known = {name for kind in kinds for name in kind.__dataclass_fields__} | {"config", "help", "as", "kills"}
     known |= {
         "only",
         "seeds",

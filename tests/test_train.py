@@ -78,8 +78,13 @@ def test_a_run_leaves_all_that_it_promises(
     card = (folder / "model" / "README.md").read_text()
     for part in (f"`{method}`", f"{test['kendall_tau']:.4f}", "--max_steps 7", "torch 2.", "21 train"):
         assert part in card
-    printed = capsys.readouterr().out
-    assert f"test: Kendall's tau {test['kendall_tau']:.4f}" in printed and printed.count("as shuffled") == 3
+    printed, logged = capsys.readouterr()
+    interval = f"(95 %: {test['kendall_tau_low']:.4f} to {test['kendall_tau_high']:.4f})"
+    assert f"test: Kendall's tau {test['kendall_tau']:.4f} {interval}, " in printed
+    assert printed.count("as shuffled") == 3
+    # A line has room for some figures; metrics.jsonl has all.
+    assert "eval_kendall_tau " in logged and "eval_spearman" not in logged and "kendall_tau_low" not in logged
+    assert {"eval_spearman", "eval_accuracy_micro", "eval_kendall_tau_low"} <= evaluations[7].keys()
     given_back, _ = parse_arguments(
         TrainArguments, ["--config", str(folder / "arguments.yaml")], program="x", description="d"
     )

@@ -1,0 +1,116 @@
+"""Read ``predictions.jsonl``: what evaluation and training write, and any other program may."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .data.formats import not_utf8
+from .errors import UserError, first_line
+
+PREDICTIONS = "predictions.jsonl"
+
+
+class Prediction(NamedTuple):
+    """The order that was predicted for one document."""
+
+    id: str
+    order: list[int]
+    """Indices into its sentences in gold order, in predicted order: the right one is 0, 1, 2, ..."""
+    genre: str | None
+
+
+def _prediction(line: str, where: str) -> Prediction:
+    try:
+        row: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno}).") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists in lists in lists
+        raise UserError(f"{where}: not a prediction ({first_line(error)}).") from None
+    if not isinstance(row, dict) or "id" not in row or "order" not in row:
+        raise UserError(f'{where}: expected an object with "id" and "order", as in {{"id": "a", "order": [1, 0, 2]}}.')
+    name, order, genre = row["id"], row["order"], row.get("genre")
+    if not isinstance(name, (str, int)) or isinstance(name, bool):
+        raise UserError(f'{where}: "id" must be a string or a whole number.')
+    whole = isinstance(order, list) and all(type(index) is int for index in order)
+    if not whole or not order or sorted(order) != list(range(len(order))):
+        raise UserError(
+            f'{where}: "order" must hold the numbers of the sentences, from 0 on, each once: one that leaves some out, '
+            "or has one twice, cannot be scored."
+        )
+    if genre is not None and not isinstance(genre, str):
+        raise UserError(f'{where}: "genre" must be a string.')
+    return Prediction(str(name), order, genre)
+
+
+def read_predictions(path: str | Path) -> list[Prediction]:
+    """Read the predictions of a file, or of a run's folder.
+
+    Raises:
+        UserError: if it is missing, unreadable, not UTF-8 or empty, a line is malformed, or two have the same id.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / PREDICTIONS).exists():
+            raise UserError(f"{path}: holds no {PREDICTIONS}; give the folder of a finished run, or a file.")
+        path = path / PREDICTIONS
+    predictions: list[Prediction] = []
+    lines_of_ids: dict[str, int] = {}
+    try:
+        with open(path, encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                prediction = _prediction(line, f"{path}, line {number}")
+                before = lines_of_ids.setdefault(prediction.id, number)
+                if before != number:
+                    raise UserError(
+                        f"{path}, line {number}: the id {prediction.id!r} stands in line {before} already; each "
+                        "document needs one of its own."
+                    )
+                predictions.append(prediction)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise not_utf8(path.read_bytes(), str(path)) from None
+    if not predictions:
+        raise UserError(f"{path}: the file holds no predictions.")
+    return predictions
+
+
+def like_the_first(files: Sequence[tuple[str, Iterable[Prediction]]]) -> list[list[Prediction]]:
+    """The predictions of several files for the same documents, all in the order of the first file.
+
+    Args:
+        files: what messages call each, and its predictions.
+
+    Raises:
+        UserError: if a file does not have the documents of the first, or has them with another number of sentences.
+    """
+    (first_name, first), *_ = files
+    first = list(first)
+    wanted = {prediction.id: prediction for prediction in first}
+    aligned = []
+    for name, predictions in files:
+        found = {prediction.id: prediction for prediction in predictions}
+        for here, there, missing in (
+            (name, first_name, [id for id in wanted if id not in found]),
+            (first_name, name, [id for id in found if id not in wanted]),
+        ):
+            if missing:
+                raise UserError(
+                    f"{here}: lacks {len(missing)} of the documents of {there} (the first: {missing[0]!r}); only the "
+                    "same documents can be compared."
+                )
+        for id, prediction in found.items():
+            if len(prediction.order) != len(wanted[id].order):
+                raise UserError(
+                    f"{name}: document {id!r} has {len(prediction.order)} sentences, in {first_name} it has "
+                    f"{len(wanted[id].order)}; only the same documents can be compared."
+                )
+        aligned.append([found[prediction.id] for prediction in first])
+    return aligned
