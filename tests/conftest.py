@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -78,6 +79,27 @@ def tiny_encoder(documents: list[Document], tmp_path_factory: pytest.TempPathFac
     )
     BertModel(config).save_pretrained(folder)
     return str(folder)
+
+
+KINDS = {
+    "regression": ("regression", "joint"),
+    "listmle": ("listmle", "joint"),
+    "pairwise, restarted": ("pairwise", "restarted"),
+    "neighbours": ("pairwise-neighbours", "joint"),
+    "position, hierarchical": ("position", "hierarchical"),
+    "pointer": ("pointer", "joint"),
+    "pointer-pairs, hierarchical": ("pointer-pairs", "hierarchical"),
+    "joint": ("joint", "joint"),
+}
+"""Methods and backbones among which each head, decoder and backbone is."""
+
+
+@pytest.fixture(params=KINDS)
+def any_model(request: pytest.FixtureRequest, tiny_encoder: str) -> Any:
+    """A model of each kind, untrained."""
+    torch.manual_seed(0)
+    method, backbone = KINDS[request.param]
+    return SentenceOrderer.from_encoder(tiny_encoder, method=method, backbone=backbone).eval()
 
 
 @pytest.fixture(scope="session")

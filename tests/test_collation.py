@@ -51,6 +51,17 @@ def test_the_slots_do_not_depend_on_the_order_in_which_sentences_are_given(
     assert given_order == [shuffled[index] for index in shuffle_slots(shuffled, seed, epoch)]
 
 
+def test_copies_of_a_sentence_are_labelled_in_slot_order() -> None:
+    """Which of two equal sentences stood first nobody can tell: a label by chance would be noise."""
+    document = [[7, 7], [8], [7, 7], [9], [8], [7, 7]]
+    for epoch in range(20):
+        positions = collate([document], epoch=epoch)["positions"][0].tolist()
+        assert sorted(positions) == list(range(6))
+        for tokens in ([7, 7], [8]):
+            places = [position for position in positions if document[position] == tokens]
+            assert places == sorted(places)
+
+
 def test_a_document_is_shuffled_alike_in_every_batch() -> None:
     documents = [[[row, sentence, 7] for sentence in range(6)] for row in range(40)]
     together = collate(documents, seed=5, epoch=2)["positions"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from sentorder import METHODS, SentenceOrderer
+from sentorder import SentenceOrderer
 from sentorder.data.formats import Document, to_dataset
 from sentorder.data.tokenization import tokenize
 from sentorder.errors import UserError
@@ -20,10 +20,9 @@ from sentorder.metrics import kendall_tau, positions_of
 from tests.test_encoders import make_encoder
 
 
-@pytest.fixture(params=METHODS)
-def model(request: pytest.FixtureRequest, tiny_encoder: str) -> SentenceOrderer:
-    torch.manual_seed(0)
-    return SentenceOrderer.from_encoder(tiny_encoder, method=request.param)
+@pytest.fixture
+def model(any_model: SentenceOrderer) -> SentenceOrderer:
+    return any_model
 
 
 def test_best_orders_begin_with_the_best(model: SentenceOrderer, documents: list[Document]) -> None:

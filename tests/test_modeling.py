@@ -13,15 +13,13 @@ from sentorder.data.formats import Document
 from sentorder.data.sampling import PlannedDocument
 from sentorder.data.tokenization import encode_documents
 from sentorder.errors import UserError
-from sentorder.methods import METHODS
 from sentorder.metrics import kendall_tau, positions_of
 from sentorder.modeling import SentenceOrderer, load_for_training
 
 
-@pytest.fixture(params=METHODS)
-def model(request: pytest.FixtureRequest, tiny_encoder: str) -> SentenceOrderer:
-    torch.manual_seed(0)
-    return SentenceOrderer.from_encoder(tiny_encoder, method=request.param, pooling="both").eval()
+@pytest.fixture
+def model(any_model: SentenceOrderer) -> SentenceOrderer:
+    return any_model
 
 
 def texts(documents: list[Document], count: int = 40) -> list[list[str]]:
@@ -82,7 +80,7 @@ def test_every_parameter_is_trained(model: SentenceOrderer, documents: list[Docu
     items = [EncodedDocument(PlannedDocument(0, i, 1.0), columns["sentence_ids"][i]) for i in range(4)]
     batch = model.collator(seed=0)(items)
     model.train()
-    model.method.loss(model(**batch), batch).mean().backward()
+    model.method.training_loss(model(**batch), batch).mean().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
@@ -113,7 +111,14 @@ def test_roberta_types_have_fewer_positions_than_rows(tiny_encoder: str) -> None
 
 
 def test_going_on_with_a_model_of_ours(tiny_encoder: str, tmp_path: Path) -> None:
-    options = {"method": None, "pooling": None, "dropout": None, "max_length": None, "tokenizer_name": None}
+    options = {
+        "method": None,
+        "backbone": None,
+        "pooling": None,
+        "dropout": None,
+        "max_length": None,
+        "tokenizer_name": None,
+    }
     first = load_for_training(tiny_encoder, **{**options, "method": "regression", "pooling": "mean"})
     first.save_pretrained(tmp_path / "m")
     second = load_for_training(str(tmp_path / "m"), **{**options, "dropout": 0.3, "max_length": 100})
@@ -123,6 +128,10 @@ def test_going_on_with_a_model_of_ours(tiny_encoder: str, tmp_path: Path) -> Non
     assert {m.p for m in second.modules() if isinstance(m, torch.nn.Dropout)} == {0.3}
     with pytest.raises(UserError, match="--method pairwise: .* was trained with regression"):
         load_for_training(str(tmp_path / "m"), **{**options, "method": "pairwise"})
+    with pytest.raises(UserError, match="--backbone restarted: .* was trained with joint"):
+        load_for_training(str(tmp_path / "m"), **{**options, "backbone": "restarted"})
+    with pytest.raises(UserError, match="--method random: learns nothing"):
+        load_for_training(tiny_encoder, **{**options, "method": "random"})
 
 
 def damage(folder: Path, what: str) -> None:

@@ -1,0 +1,130 @@
+"""What reads the documents: who sees whom, and what the order of the input can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sentorder import SentenceOrderer, UserError
+from sentorder.contracts import Batch
+from sentorder.data.collation import EncodedDocument
+from sentorder.data.formats import Document, to_dataset
+from sentorder.data.sampling import PlannedDocument
+from sentorder.optimization import parameter_groups
+from sentorder.passes import reorder_batch
+from tests.test_encoders import make_encoder
+
+
+def batch_of(model: SentenceOrderer, texts: list[list[str]]) -> Batch:
+    table = model.tokenize(to_dataset([Document(str(row), text) for row, text in enumerate(texts)]))
+    items = [EncodedDocument(PlannedDocument(0, row, 1.0), table[row]["sentence_ids"]) for row in range(len(texts))]
+    return model.collator(seed=0)(items)
+
+
+def reversed_slots(mask: torch.Tensor) -> torch.Tensor:
+    slots = torch.arange(mask.shape[1]).expand_as(mask).clone()
+    for row, n in enumerate(mask.sum(dim=1).tolist()):
+        slots[row, :n] = torch.arange(n).flip(0)
+    return slots
+
+
+@torch.no_grad()
+def moved_by_reversal(model: SentenceOrderer, batch: Batch) -> float:
+    """How much the state of a sentence changes if the sentences come in the opposite order."""
+    slots = reversed_slots(batch["slot_mask"])
+    model.eval()
+    straight = model(**batch).slot_states
+    turned = model(**reorder_batch(batch, slots)).slot_states
+    back = turned.gather(1, slots[:, :, None].expand_as(turned))  # a reversal is its own inverse
+    return float((straight - back).abs().max())
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "modernbert", "mpnet", "distilbert"])
+@pytest.mark.parametrize("backbone", ["restarted", "hierarchical", "sentence"])
+def test_the_order_of_the_input_cannot_be_seen(
+    backbone: str, family: str, tiny_encoder: str, documents: list[Document], tmp_path: Path
+) -> None:
+    encoder = tiny_encoder if family == "bert" else str(make_encoder(tmp_path / "encoder", family, documents))
+    torch.manual_seed(0)
+    texts = [[" ".join(s.split()[:2]) for s in document.sentences] for document in documents[:6]]
+    model = SentenceOrderer.from_encoder(encoder, method="pairwise", backbone=backbone)
+    assert moved_by_reversal(model, batch_of(model, texts)) < 1e-5
+    joint = SentenceOrderer.from_encoder(encoder, method="pairwise", backbone="joint")
+    assert moved_by_reversal(joint, batch_of(joint, texts)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [
+        ("deberta-v2", "sees the order|does not go with"),
+        ("mpnet", "sees the order"),
+        ("distilbert", "cannot be given|does"),
+    ],
+)
+def test_an_encoder_that_sees_the_order_otherwise_is_refused(
+    family: str, reason: str, documents: list[Document], tmp_path: Path
+) -> None:
+    folder = str(make_encoder(tmp_path / "encoder", family, documents))
+    with pytest.raises(UserError, match=f"--backbone restarted: .*({reason}).*use --backbone joint or hierarchical"):
+        SentenceOrderer.from_encoder(folder, backbone="restarted")
+
+
+@pytest.mark.parametrize("backbone", ["joint", "restarted", "hierarchical", "sentence"])
+def test_a_document_is_the_same_in_every_batch(backbone: str, tiny_encoder: str, documents: list[Document]) -> None:
+    torch.manual_seed(0)
+    model = SentenceOrderer.from_encoder(tiny_encoder, backbone=backbone).eval()
+    texts = [["One.", "Two words."], *(document.sentences for document in documents[:3]), ["Alone."]]
+    with torch.no_grad():
+        together = model(**batch_of(model, texts)).slot_states
+        for row, text in enumerate(texts):
+            alone = model(**batch_of(model, [text])).slot_states[0]
+            torch.testing.assert_close(alone, together[row, : len(text)], atol=1e-5, rtol=1e-4)
+            assert (together[row, len(text) :] == 0).all()
+
+
+def test_hierarchical_reads_more_sentences_than_the_encoder_has_tokens(tiny_encoder: str) -> None:
+    torch.manual_seed(0)
+    long = [f"sentence number {number} of many" for number in range(300)]
+    joint = SentenceOrderer.from_encoder(tiny_encoder, max_length=64)
+    with pytest.raises(UserError, match="300 sentences.*--backbone hierarchical"):
+        joint.order([long])
+    model = SentenceOrderer.from_encoder(tiny_encoder, max_length=64, backbone="hierarchical")
+    (found,) = model.order([long])
+    assert sorted(found.order) == list(range(300))
+    # The window is that of a sentence: what is longer is cut, and counted.
+    table = model.tokenize(to_dataset([Document("x", ["the " * 100, "The end."])]))
+    first, second = (len(ids) for ids in table["sentence_ids"][0])
+    assert first == 63 and second < 20 and table["cut"][0] > 0
+
+
+def test_what_is_new_learns_at_the_rate_of_the_head(tiny_encoder: str) -> None:
+    for backbone, new in (("restarted", "backbone.same_sentence"), ("hierarchical", "backbone.document.")):
+        model = SentenceOrderer.from_encoder(tiny_encoder, backbone=backbone)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        groups = parameter_groups(model, learning_rate=1.0, head_learning_rate=2.0, weight_decay=0.1)
+        for group in groups:
+            for parameter in group["params"]:
+                name = names[id(parameter)]
+                assert group["lr"] == (2.0 if name.startswith(("head.", new)) else 1.0), name
+
+
+@pytest.mark.parametrize("backbone", ["restarted", "hierarchical"])
+def test_it_is_saved_and_loaded_and_runs_in_bfloat16(
+    backbone: str, tiny_encoder: str, documents: list[Document], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = SentenceOrderer.from_encoder(tiny_encoder, method="joint", backbone=backbone).eval()
+    batch = batch_of(model, [document.sentences for document in documents[:3]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(**batch)
+    loss = model.method.training_loss(output, batch)
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    model.save_pretrained(tmp_path / "model")
+    again = SentenceOrderer.from_pretrained(tmp_path / "model")
+    assert again.config.backbone == backbone
+    with torch.no_grad():
+        assert torch.equal(again(**batch).pair_logits, model(**batch).pair_logits)
