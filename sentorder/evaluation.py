@@ -232,10 +232,11 @@ def main() -> None:
             print(describe_scores(result.scores))
             speed = f"{cost['documents_per_second']:.1f} documents/s"
             print(f"note: {passes} pass{'es' if passes > 1 else ''} of the encoder, {speed}", file=sys.stderr)
-            for note in filter(None, [*notes, describe_cuts(table)]):
+            said = [note for note in [*notes, describe_cuts(table)] if note]
+            for note in said:
                 print(f"note: {note}", file=sys.stderr)
             if folder is not None:
-                write_json(folder / "results.json", result.scores | cost)
+                write_json(folder / "results.json", result.scores | cost | {"notes": said})
                 write_json_lines(folder / "predictions.jsonl", result.predictions(table))
 
 

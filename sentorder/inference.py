@@ -6,16 +6,18 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
-from .contracts import Decoded
+from .contracts import AutoregressiveHead, Batch, Decoded, Decoder, OrderingOutput, StepDecoder
 from .data.collation import EncodedDocument, shuffle_slots
 from .data.sampling import GlobalPlan
 from .data.tokenization import describe_cuts, encode_documents
 from .errors import UserError
+from .methods import DECODERS, Method
 from .metrics import in_source_order, kendall_tau, positions_of
+from .passes import HeadOverPasses, run_passes
 
 logger = logging.getLogger("sentorder")
 
@@ -60,6 +62,12 @@ class OrderingMixin:
     What a document comes out as does not depend on the order in which its sentences are given: they are shuffled by
     their content first. (Sentences that are the same to the tokenizer are told apart by where they stood.)
     """
+
+    # What SentenceOrderer has.
+    config: Any
+    method: Method
+    head: Any
+    backbone: Any
 
     def order(self, documents: Sequence[Sequence[str]], *, batch_size: int = 32) -> list[Ordered]:
         """Order the sentences of each document.
@@ -138,6 +146,57 @@ class OrderingMixin:
             order = in_source_order([sources[slot] for slot in best.order], documents[item.planned.row])
             tau = kendall_tau(positions_of(order), range(len(order)))
             yield item.planned.row, Coherence(tau, log_likelihood, order, best.confidence)
+
+    def forward_passes(self, batch: Batch) -> OrderingOutput:
+        """The output averaged over as many passes as the configuration asks for, in the slots of the batch."""
+        return run_passes(
+            self,
+            batch,
+            permutations=self.config.num_permutations,
+            refeeds=self.config.num_refeeds,
+            best_orders=lambda output, mask: [best.order for best, *_ in self.decode(output, mask)],
+        )
+
+    def decode(self, output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
+        """The k best orders of each document, by ``config.decoder`` or the decoder of the model's method.
+
+        Raises:
+            UserError: if the decoder that was asked for cannot read what this model gives.
+        """
+        autoregressive = isinstance(self.head, AutoregressiveHead)
+        decoder, steps = self.method.decoder, autoregressive
+        asked = self.config.decoder
+        if asked is not None:
+            decoder, needs, steps = DECODERS[asked].decoder, DECODERS[asked].needs, DECODERS[asked].steps
+            missing = [name for name in needs if output.get(name) is None]
+            if steps and not autoregressive:
+                missing.append("choices")
+            if missing:
+                raise UserError(
+                    f"--decoder {asked}: reads {missing[0]}, which the method {self.config.method} does not give."
+                )
+        if not steps:
+            return cast(Decoder, decoder)(output, slot_mask, k=k)
+        assert output.slot_states is not None
+        passes = output.slot_states.shape[-1] // self.backbone.hidden_size
+        head = cast(AutoregressiveHead, self.head)
+        if passes > 1:
+            head = HeadOverPasses(head, passes)
+        return cast(StepDecoder, decoder)(output, slot_mask, k=k, head=head)
+
+    def set_decoding(
+        self, *, decoder: str | None = None, num_permutations: int | None = None, num_refeeds: int | None = None
+    ) -> None:
+        """Change how orders are found from here on; None leaves what the configuration says.
+
+        Raises:
+            UserError: for an unknown decoder.
+        """
+        if decoder is not None and decoder not in DECODERS:
+            raise UserError(f"There is no decoder {decoder!r}; choose one of: {', '.join(DECODERS)}.")
+        for name, value in (("decoder", decoder), ("num_permutations", num_permutations), ("num_refeeds", num_refeeds)):
+            if value is not None:
+                setattr(self.config, name, value)
 
     @torch.no_grad()
     def _decoded(

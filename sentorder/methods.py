@@ -33,10 +33,18 @@ from .decoding import (
 from .errors import UserError
 from .heads import PairHead, PointerHead, PositionHead, RelationalPointerHead, ScoreHead, StateHead
 from .losses import (
-    absolute_error,
-    absolute_error_of_share,
     adjacency_cross_entropy,
     exclusive_cross_entropy,
+    next_slot_cross_entropy,
+    next_slot_log_likelihood,
+    pairwise_logistic,
+    position_cross_entropy,
+    sinkhorn_cross_entropy,
+    sum_of,
+)
+from .score_losses import (
+    absolute_error,
+    absolute_error_of_share,
     huber,
     huber_of_share,
     lambda_tau,
@@ -44,15 +52,9 @@ from .losses import (
     listmle_both_ways,
     listmle_by_position,
     listnet,
-    next_slot_cross_entropy,
-    next_slot_log_likelihood,
-    pairwise_logistic,
-    position_cross_entropy,
     ranknet,
-    sinkhorn_cross_entropy,
     squared_error,
     squared_error_of_share,
-    sum_of,
 )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from .backbones import Pooling, RestartedBackbone
-from .contracts import AutoregressiveHead, Batch, Decoded, Decoder, OrderingOutput, StepDecoder
+from .contracts import OrderingOutput
 from .data.collation import Collator, Shape
 from .data.tokenization import tokenize
 from .encoders import (
@@ -24,9 +24,8 @@ from .encoders import (
 )
 from .errors import UserError
 from .inference import OrderingMixin
-from .methods import DECODERS, UNTRAINED, get_backbone, get_method
+from .methods import UNTRAINED, get_backbone, get_method
 from .model_files import MODEL_TYPE, check_is_orderer, is_orderer
-from .passes import HeadOverPasses, run_passes
 
 FORMAT_VERSION = 2
 """Raised when older code could no longer read a checkpoint rightly."""
@@ -116,20 +115,6 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         output: OrderingOutput = self.head(slot_states, slot_mask, positions)
         return output
 
-    def set_decoding(
-        self, *, decoder: str | None = None, num_permutations: int | None = None, num_refeeds: int | None = None
-    ) -> None:
-        """Change how orders are found from here on; None leaves what the configuration says.
-
-        Raises:
-            UserError: for an unknown decoder.
-        """
-        if decoder is not None and decoder not in DECODERS:
-            raise UserError(f"There is no decoder {decoder!r}; choose one of: {', '.join(DECODERS)}.")
-        for name, value in (("decoder", decoder), ("num_permutations", num_permutations), ("num_refeeds", num_refeeds)):
-            if value is not None:
-                setattr(self.config, name, value)
-
     def tokenize(self, dataset: Dataset) -> Dataset:
         """The token columns for a table with the columns ``sentences`` and ``origin``, as this model takes them.
 
@@ -137,16 +122,6 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
             UserError: for a document with more sentences than fit.
         """
         return tokenize(dataset, self.tokenizer, self.config.max_length, per_sentence=self.reading.per_sentence)
-
-    def forward_passes(self, batch: Batch) -> OrderingOutput:
-        """The output averaged over as many passes as the configuration asks for, in the slots of the batch."""
-        return run_passes(
-            self,
-            batch,
-            permutations=self.config.num_permutations,
-            refeeds=self.config.num_refeeds,
-            best_orders=lambda output, mask: [best.order for best, *_ in self.decode(output, mask)],
-        )
 
     def collator(self, *, seed: int, with_positions: bool = True, shape: Shape | None = None) -> Collator:
         """The collator that makes this model's inputs; see :class:`~sentorder.data.collation.Collator`."""
@@ -157,33 +132,6 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
             with_positions=with_positions,
             shape=shape,
         )
-
-    def decode(self, output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
-        """The k best orders of each document, by ``config.decoder`` or the decoder of the model's method.
-
-        Raises:
-            UserError: if the decoder that was asked for cannot read what this model gives.
-        """
-        autoregressive = isinstance(self.head, AutoregressiveHead)
-        decoder, steps = self.method.decoder, autoregressive
-        asked = self.config.decoder
-        if asked is not None:
-            decoder, needs, steps = DECODERS[asked].decoder, DECODERS[asked].needs, DECODERS[asked].steps
-            missing = [name for name in needs if output.get(name) is None]
-            if steps and not autoregressive:
-                missing.append("choices")
-            if missing:
-                raise UserError(
-                    f"--decoder {asked}: reads {missing[0]}, which the method {self.config.method} does not give."
-                )
-        if not steps:
-            return cast(Decoder, decoder)(output, slot_mask, k=k)
-        assert output.slot_states is not None
-        passes = output.slot_states.shape[-1] // self.backbone.hidden_size
-        head = cast(AutoregressiveHead, self.head)
-        if passes > 1:
-            head = HeadOverPasses(head, passes)
-        return cast(StepDecoder, decoder)(output, slot_mask, k=k, head=head)
 
     # --- making, saving and loading ---------------------------------------------------------------------------------
 

@@ -11,10 +11,19 @@ from sentorder.backbones import pooling_weights
 from sentorder.contracts import AutoregressiveHead, Batch, OrderingOutput
 from sentorder.heads import PairHead, PointerHead, PositionHead, RelationalPointerHead, ScoreHead
 from sentorder.losses import (
-    absolute_error,
-    absolute_error_of_share,
     adjacency_cross_entropy,
     exclusive_cross_entropy,
+    next_slot_cross_entropy,
+    next_slot_log_likelihood,
+    pairwise_logistic,
+    position_cross_entropy,
+    sinkhorn_cross_entropy,
+    sum_of,
+)
+from sentorder.methods import METHODS, TRAINED
+from sentorder.score_losses import (
+    absolute_error,
+    absolute_error_of_share,
     huber,
     huber_of_share,
     lambda_tau,
@@ -22,17 +31,10 @@ from sentorder.losses import (
     listmle_both_ways,
     listmle_by_position,
     listnet,
-    next_slot_cross_entropy,
-    next_slot_log_likelihood,
-    pairwise_logistic,
-    position_cross_entropy,
     ranknet,
-    sinkhorn_cross_entropy,
     squared_error,
     squared_error_of_share,
-    sum_of,
 )
-from sentorder.methods import METHODS, TRAINED
 
 COUNTS = st.lists(st.integers(1, 6), min_size=1, max_size=4)
 
