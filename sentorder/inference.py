@@ -150,7 +150,7 @@ class OrderingMixin:
     def forward_passes(self, batch: Batch) -> OrderingOutput:
         """The output averaged over as many passes as the configuration asks for, in the slots of the batch."""
         return run_passes(
-            self,
+            cast(Any, self),
             batch,
             permutations=self.config.num_permutations,
             refeeds=self.config.num_refeeds,
