@@ -43,3 +43,10 @@ def test_flags_that_are_named_exist() -> None:
     }  # of other commands
     named = {flag.removeprefix("no_") for flag in re.findall(r"(?<![\w-])--(\w+)", README)}
     assert named - known == set()
+
+
+def test_every_row_of_the_tables_is_explained() -> None:
+    from sentorder.methods import BACKBONES, METHODS
+
+    assert [name for name in METHODS if f"`{name}`" not in README and f" {name}`" not in README] == []
+    assert [name for name in BACKBONES if name != "sentence" and f"`{name}`" not in README] == []
