@@ -154,7 +154,21 @@ MISTAKES = [
     ("predict --model_path parent", "parent: holds no model (there is no config.json in it); did you mean"),
     # flags
     ("train --bogus 1", "--bogus: there is no such argument"),
-    ("train --method magic", "--method magic: choose one of regression, pairwise, pointer"),
+    ("train --method magic", "--method magic: choose one of regression, regression-share, l1"),
+    ("train --method random", "--method random: choose one of regression, "),
+    ("train --backbone sideways", "--backbone sideways: choose one of joint, restarted, hierarchical"),
+    ("evaluation --untrained pairwise", "--untrained pairwise: choose one of as-shuffled, random, similarity"),
+    (EVALUATE + "--decoder magic", "--decoder magic: choose one of sort, pairs"),
+    (
+        EVALUATE + "--dataset test=good.jsonl --decoder positions",
+        "--decoder positions: reads position_logits, which the method pairwise does not give",
+    ),
+    (
+        PREDICT + "--decoder choices good.jsonl",
+        "--decoder choices: reads choices, which the method pairwise does not give",
+    ),
+    (EVALUATE + "--num_permutations 0", "--num_permutations 0: must be at least 1"),
+    (PREDICT + "--num_refeeds -1 good.jsonl", "--num_refeeds -1: must be at least 0"),
     ("train --config bad.yaml", "--config bad.yaml: there is no argument 'speed'"),
     ("train --config torn.yaml", "--config torn.yaml: not valid YAML"),
     ("train --config none.yaml", "--config none.yaml: there is no such file"),

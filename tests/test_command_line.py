@@ -36,24 +36,23 @@ CUTS = {"accumulated": ("4", "2", 1), "processes": ("4", "1", 2), "both": ("2", 
 
 
 @pytest.mark.parametrize(
-    ("method", "cuts"),
+    ("method", "backbone", "cuts"),
     [
-        ("regression", ("both",)),
-        ("pairwise", ("accumulated", "processes", "both")),
-        ("pointer", ("accumulated", "both")),
+        ("regression", "restarted", ("both",)),
+        ("pairwise", "joint", ("accumulated", "processes", "both")),
+        ("joint", "hierarchical", ("accumulated", "both")),
     ],
 )
 def test_the_same_numbers_however_a_step_is_cut_up(
-    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path, method: str, cuts: tuple[str, ...]
+    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path, method: str, backbone: str, cuts: tuple[str, ...]
 ) -> None:
     """Ragged documents, and a short last step (21 = 8 + 8 + 5): the same losses, rates, weights and predictions."""
     for name, (per_device, accumulation, processes) in {"whole": ("8", "1", 1), **CUTS}.items():
         if name not in ("whole", *cuts):
             continue
         more = ["--per_device_train_batch_size", per_device, "--gradient_accumulation_steps", accumulation]
-        command = train_command(
-            tiny_encoder, small_data, tmp_path / name, "--method", method, *more, config="cpu_gloo.yaml"
-        )
+        more += ["--method", method, "--backbone", backbone]
+        command = train_command(tiny_encoder, small_data, tmp_path / name, *more, config="cpu_gloo.yaml")
         result = run(*(command if processes > 1 else one_process(command)))
         assert result.returncode == 0, result.stderr
         assert f"{processes} process{'es' * (processes > 1)} on cpu" in result.stderr
@@ -156,6 +155,7 @@ def test_evaluation_counts_every_document_once_for_any_number_of_processes(
         assert result.returncode == 0, result.stderr
         assert result.stdout.count(f"over {count} documents") == 1
         scores = json.loads((tmp_path / name / "results.json").read_text())
+        assert scores.pop("documents_per_second") > 0 and scores.pop("passes") == 1 and scores.pop("notes") == []
         results.append((scores, (tmp_path / name / "predictions.jsonl").read_text()))
     (one, one_predictions), (two, two_predictions) = results
     assert one_predictions == two_predictions and len(one_predictions.splitlines()) == count
@@ -320,8 +320,43 @@ def test_predict_gives_several_orders(run: Run, model_path: str) -> None:
     assert len({tuple(row["order"]) for row in three}) == 3
 
 
-def test_fixed_shapes_give_the_same_numbers(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
-    sizes = ["--max_length", "256", "--per_device_train_batch_size", "8", "--per_device_eval_batch_size", "4"]
+def test_several_passes_and_other_decoders(run: Run, model_path: str, small_data: str, tmp_path: Path) -> None:
+    """The flags do what the methods of a model do; each pass is counted."""
+    data = small_data.split("test=")[1]
+    texts = [json.loads(line)["sentences"] for line in Path(data).read_text().splitlines()]
+    model = SentenceOrderer.from_pretrained(model_path)
+    model.set_decoding(num_permutations=3, num_refeeds=1, decoder="borda")
+    expected = [found.order for found in model.order(texts)]
+    flags = ("--num_permutations", "3", "--num_refeeds", "1", "--decoder", "borda")
+    found = run("python", "-m", "sentorder.predict", "--model_path", model_path, data, *flags)
+    assert [json.loads(line)["order"] for line in found.stdout.splitlines()] == expected
+    evaluated = run(
+        *("python", "-m", "sentorder.evaluation", "--model_path", model_path, "--dataset", data),
+        *(*flags, "--output_dir", "out"),
+    )
+    assert "4 passes of the encoder" in evaluated.stderr, evaluated.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["order"] for row in rows] == expected
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["passes"] == 4
+
+
+@pytest.mark.parametrize("floor", ["as-shuffled", "random", "similarity"])
+def test_the_floors_can_be_scored_without_training(run: Run, tiny_encoder: str, floor: str) -> None:
+    result = run(
+        *("python", "-m", "sentorder.evaluation", "--untrained", floor, "--model_path", tiny_encoder),
+        *("--split", "validation"),
+    )
+    assert result.returncode == 0, result.stderr
+    tau = float(result.stdout.split("Kendall's tau ")[1].split()[0])
+    assert abs(tau) < 0.1 and "over 451 documents" in result.stdout
+
+
+@pytest.mark.parametrize("backbone", ["joint", "hierarchical"])
+def test_fixed_shapes_give_the_same_numbers(
+    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path, backbone: str
+) -> None:
+    sizes = ["--max_length", "256" if backbone == "joint" else "60", "--backbone", backbone]
+    sizes += ["--per_device_train_batch_size", "8", "--per_device_eval_batch_size", "4"]
     for name, more in (("plain", []), ("fixed", ["--pad_to_max_length"])):
         result = run("python", *train_command(tiny_encoder, small_data, tmp_path / name, *sizes, *more)[4:])
         assert result.returncode == 0, result.stderr

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sentorder.methods import UNTRAINED
 from tests.conftest import REPOSITORY, Run, read_metrics
 
 SCRIPT = str(REPOSITORY / "examples" / "benchmarks" / "compare_methods.py")
@@ -15,40 +16,41 @@ SCRIPT = str(REPOSITORY / "examples" / "benchmarks" / "compare_methods.py")
 
 def test_compare_methods_goes_on_where_it_stopped(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     command = [
-        *("python", SCRIPT, "--output_dir", "compare", "--only", "regression-mean", "pointer"),
-        *("--model_name_or_path", tiny_encoder, "--dataset", small_data, "--max_steps", "2"),
+        *("python", SCRIPT, "--output_dir", "compare"),
+        *("--model_name_or_path", tiny_encoder, "--dataset", small_data, "--max_steps", "2", "--screen_steps", "1"),
     ]
-    first = run(*command, "--seeds", "1", "2")
+    names = ["regression-mean", "pointer", "joint"]
+    first = run(*command, "--only", *names, "--finalists", "2", "--seeds", "1", "2")
     assert first.returncode == 0, first.stderr
-    table = json.loads((tmp_path / "compare" / "table.json").read_text())
-    assert [row["name"] for row in table["rows"]] == ["regression-mean", "pointer"]
-    for row in table["rows"]:
-        folders = [tmp_path / "compare" / f"{row['name']}-{seed}" for seed in (1, 2)]
-        tests = [json.loads((folder / "test_results.json").read_text()) for folder in folders]
-        valid = [max(x["eval_kendall_tau"] for x in read_metrics(folder) if "eval_loss" in x) for folder in folders]
-        assert row["kendall_tau"] == pytest.approx(sum(scores["kendall_tau"] for scores in tests) / 2)
-        assert row["validation"] == pytest.approx(sum(valid) / 2)
-        assert row["validation_error"] == pytest.approx(abs(valid[0] - valid[1]) / 2)
-        assert row["seeds"] == 2 and row["documents"] == 7 and row["test_error"] > 0
-        assert f"| {row['name']} | 2 | {row['validation']:.3f} ± {row['validation_error']:.3f} |" in first.stdout
-    kept = (tmp_path / "compare/pointer-1/metrics.jsonl").stat().st_mtime_ns
-    (tmp_path / "compare/pointer-2/scores.json").unlink()
-    other = run(*command, "--seeds", "1", "--learning_rate", "1e-3")
-    assert other.returncode == 2 and "compare/regression-mean-1: holds a run with other arguments" in other.stderr
-    again = run(*command, "--seeds", "2", "--only", "pointer")
-    assert again.returncode == 0 and again.stdout.endswith(first.stdout[first.stdout.rindex("| method") :])
-    assert (tmp_path / "compare/pointer-1/metrics.jsonl").stat().st_mtime_ns == kept
-
-
-def test_compare_methods_can_leave_test_alone(run: Run, tiny_encoder: str, small_data: str) -> None:
-    data = small_data.rpartition(",test=")[0]
-    result = run(
-        *("python", SCRIPT, "--output_dir", "compare", "--only", "pairwise"),
-        *("--model_name_or_path", tiny_encoder, "--dataset", data, "--max_steps", "2"),
-    )
-    assert result.returncode == 0, result.stderr
-    table = result.stdout[result.stdout.rindex("| method") :]
-    assert table.startswith("| method | seeds | validation tau |\n|---|---|---|\n| pairwise | 1 | ")
+    folder = tmp_path / "compare"
+    screen, final = (json.loads((folder / f"{table}.json").read_text()) for table in ("screen", "test"))
+    assert {row["name"] for row in screen["rows"]} == {*names, *UNTRAINED}
+    taus = {row["name"]: row["kendall_tau"] for row in screen["rows"]}
+    finalists = sorted(names, key=lambda name: -taus[name])[:2]
+    assert {row["name"] for row in final["rows"]} == {*finalists, *UNTRAINED}
+    for row in final["rows"]:
+        assert row["documents"] == 7 and row["low"] <= row["kendall_tau"] <= row["high"]
+        if row["name"] in finalists:
+            runs = [json.loads((folder / f"{row['name']}-{seed}/test_results.json").read_text()) for seed in (1, 2)]
+            assert row["kendall_tau"] == pytest.approx(sum(scores["kendall_tau"] for scores in runs) / 2)
+            assert row["seeds"] == 2 and row["memory"] > 0.1 and row["ordering_speed"] > 0
+            assert (
+                f"| {row['name']} | 2 | {row['kendall_tau']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+                in first.stdout
+            )
+    assert not (folder / "screen" / "pointer" / "test_results.json").exists()  # test was not looked at
+    assert (folder / "test.png").stat().st_size > 10_000 and (folder / "screen.md").read_text().startswith("| method")
+    best = finalists[0]
+    kept = (folder / f"{best}-1/metrics.jsonl").stat().st_mtime_ns
+    (folder / f"{best}-2/run.json").unlink()
+    other = run(*command, "--only", best, "--seeds", "1", "--learning_rate", "1e-3")
+    assert other.returncode == 2 and f"compare/{best}-1: holds a run with other arguments" in other.stderr
+    again = run(*command, "--only", best, "--seeds", "1", "2")
+    assert again.returncode == 0, again.stderr
+    assert (folder / f"{best}-1/metrics.jsonl").stat().st_mtime_ns == kept
+    (row,) = [row for row in json.loads((folder / "test.json").read_text())["rows"] if row["name"] == best]
+    (before,) = [row for row in final["rows"] if row["name"] == best]
+    assert row["by_seed"] == before["by_seed"]
 
 
 @pytest.mark.slow

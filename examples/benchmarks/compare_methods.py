@@ -48,10 +48,11 @@ CONTESTANTS: dict[str, dict[str, str]] = {
     "regression-marker": {"method": "regression", "pooling": "marker"},  # as the tutorial reads it
     TUTORIAL: {"method": "regression", "pooling": "mean"},
     **{name: {"method": name} for name in TRAINED},
-    "pairwise-restarted": {"method": "pairwise", "backbone": "restarted"},
-    "pairwise-hierarchical": {"method": "pairwise", "backbone": "hierarchical"},
-    "pointer-restarted": {"method": "pointer", "backbone": "restarted"},
-    "pointer-hierarchical": {"method": "pointer", "backbone": "hierarchical"},
+    **{f"{name}-restarted": {"method": name, "backbone": "restarted"} for name in ("pairwise", "pointer")},
+    **{
+        f"{name}-hierarchical": {"method": name, "backbone": "hierarchical"}
+        for name in ("listmle", "pairwise", "pairwise-neighbours", "pointer", "pointer-pairs", "joint")
+    },
 }
 FIGURES = ("kendall_tau", "accuracy", "perfect_match_ratio")
 TIMED = 200
