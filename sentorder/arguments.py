@@ -229,11 +229,11 @@ class DecodingArguments:
     _argument_group_name: ClassVar[str] = "decoding"
 
     decoder: Optional[str] = option(None, "How orders are found (without it: as the model's method does).")
-    num_permutations: Annotated[Optional[int], Between(1, 64)] = option(
-        None, "Average over so many orders of the input, each of which costs a pass (without it: 1)."
+    num_permutations: Annotated[int, Between(1, 64)] = option(
+        1, "Average over so many orders of the input, each of which costs a pass of the encoder."
     )
-    num_refeeds: Annotated[Optional[int], Between(0, 16)] = option(
-        None, "Give the best order so far as the input so often once more, a pass each (without it: 0)."
+    num_refeeds: Annotated[int, Between(0, 16)] = option(
+        0, "Give the best order so far as the input so often once more, each of which costs a pass."
     )
 
 

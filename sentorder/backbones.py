@@ -176,13 +176,13 @@ LAYERS = 2
 class HierarchicalBackbone(SentenceBackbone):
     """Each sentence by itself, then a transformer over the sentence states, without positions.
 
-    Cost and memory grow linearly with the number of sentences (but for that small transformer), there is no limit to
-    them, and the order of the slots cannot be seen. Kumar et al., RankTxNet (AAAI 2020).
+    What the encoder costs grows linearly with the number of sentences, there is no limit to them, and the order of the
+    slots cannot be seen. Kumar et al., RankTxNet (AAAI 2020).
     """
 
     def __init__(self, encoder: PreTrainedModel, pooling: Pooling, dropout: float) -> None:
         super().__init__(encoder, pooling, dropout)
-        heads = getattr(encoder.config, "num_attention_heads", None) or max(1, self.hidden_size // 64)
+        heads = getattr(encoder.config, "num_attention_heads", None) or 1
         layer = nn.TransformerEncoderLayer(
             self.hidden_size,
             heads,
@@ -192,7 +192,8 @@ class HierarchicalBackbone(SentenceBackbone):
             batch_first=True,
             norm_first=True,
         )
-        self.document = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+        norm = nn.LayerNorm(self.hidden_size)  # which layers that begin with theirs leave to the end
+        self.document = nn.TransformerEncoder(layer, LAYERS, norm=norm, enable_nested_tensor=False)
 
     def forward(
         self,

@@ -50,20 +50,30 @@ def decode_together(
 
 
 class _Relations:
-    """What pairs, neighbours and positions add when a slot is put behind a prefix."""
+    """What pairs, neighbours and positions add when a slot is put behind a prefix.
+
+    What every order earns is taken out (``constant``): prefixes of different sentences are compared, and one that has
+    put down many uncertain pairs, which cost whichever comes first, would seem worse than it is.
+    """
 
     def __init__(self, output: OrderingOutput, slot_mask: torch.Tensor) -> None:
         assert output.pair_logits is not None and output.adjacency_logits is not None
-        scale = 2 / slot_mask.sum(dim=1).clamp(min=1)
-        pairs = pair_log_probabilities(output.pair_logits.float()) * scale[:, None, None]
+        counts = slot_mask.sum(dim=1)[:, None, None].clamp(min=1)
+        both = slot_mask[:, :, None] & slot_mask[:, None, :]
+        apart = both & ~torch.eye(slot_mask.shape[1], dtype=torch.bool, device=slot_mask.device)
+        pairs = (pair_log_probabilities(output.pair_logits.float()) * 2 / counts).masked_fill(~apart, 0.0)
+        either = (pairs + pairs.transpose(1, 2)) / 2
         # A pair is decided when the first of the two is put down.
-        self.before = pairs.masked_fill(torch.eye(pairs.shape[1], dtype=torch.bool, device=pairs.device), 0.0)
+        self.before = pairs - either
+        self.constant = either.sum(dim=(1, 2)) / 2
         self.follows = adjacency_log_probabilities(output.adjacency_logits.float(), slot_mask)
-        self.positions = (
-            None
-            if output.position_logits is None
-            else position_log_probabilities(output.position_logits.float(), slot_mask)
-        )
+        self.positions = None
+        if output.position_logits is not None:
+            positions = position_log_probabilities(output.position_logits.float(), slot_mask).masked_fill(~both, 0.0)
+            of_slot, of_place = (positions.sum(dim=axis, keepdim=True) / counts for axis in (2, 1))
+            mean = of_slot.sum(dim=1, keepdim=True) / counts
+            self.positions = (positions - of_slot - of_place + mean).masked_fill(~both, 0.0)
+            self.constant = self.constant + (mean * counts)[:, 0, 0]
 
     def gains(self, prefixes: Prefixes, step: int) -> torch.Tensor:
         """(B, W, N) for each slot that could come next."""
@@ -129,6 +139,8 @@ def _search(
             slot,
         )
 
+    if relations is not None:
+        scores = scores + relations.constant[:, None]
     choices = (counts - 1).clamp(min=1)[:, None]
     confidence = torch.where(counts[:, None] > 1, (surplus / choices).clamp(0.0, 1.0), 1.0)
     orders = labels[:, None].expand_as(orders).gather(2, orders)

@@ -20,6 +20,7 @@ from .likelihoods import (
     pair_log_probabilities,
     position_log_probabilities,
     refuse_non_finite,
+    sinkhorn_log_probabilities,
 )
 from .order_search import RankedOrders, best_orders
 from .pair_rules import borda_orders, copeland_orders, topological_orders
@@ -161,9 +162,23 @@ def decode_positions(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int 
     The further orders for ``k`` > 1 are exact up to 14 sentences. Confidence is how much surer than a guess the
     positions were: the mean of ``(p - 1/n) / (1 - 1/n)``.
     """
+    return _decode_assignment(output, slot_mask, k, position_log_probabilities)
+
+
+def decode_soft_permutation(output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
+    """:func:`decode_positions` with the probabilities of the soft permutation that the logits scale to."""
+    return _decode_assignment(output, slot_mask, k, sinkhorn_log_probabilities)
+
+
+def _decode_assignment(
+    output: OrderingOutput,
+    slot_mask: torch.Tensor,
+    k: int,
+    log_probabilities: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> list[list[Decoded]]:
     assert output.position_logits is not None
     refuse_non_finite(output.position_logits[_both(slot_mask)])
-    likelihoods = _array(position_log_probabilities(output.position_logits, slot_mask))
+    likelihoods = _array(log_probabilities(output.position_logits, slot_mask))
 
     def rank(group: _Group) -> tuple[RankedOrders, np.ndarray]:
         part = group.of_positions(likelihoods)

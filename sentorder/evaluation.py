@@ -59,6 +59,8 @@ class Evaluation:
     document has none); ``loss``, ..."""
     records: list[OrderingRecord]
     """One per document, in the order of the documents."""
+    seconds: float
+    """What the passes and the decoding took."""
 
     def predictions(self, table: Dataset) -> list[dict[str, Any]]:
         """The rows of ``predictions.jsonl``, with the genre of those documents that have one.
@@ -121,6 +123,19 @@ def evaluation_loader(
     return accelerator.prepare(ordering_loader(table, plan, collator, num_workers=num_workers))
 
 
+def check_fixed_shapes(model: SentenceOrderer) -> None:
+    """Refuse ``--pad_to_max_length`` where only the sentences that there are get computed.
+
+    Raises:
+        UserError: for a backbone that reads each sentence by itself.
+    """
+    if model.reading.per_sentence:
+        raise UserError(
+            f"--pad_to_max_length: the backbone {model.config.backbone} computes as many sentences as there are, so "
+            "its shapes differ; leave it out, or use the backbone joint."
+        )
+
+
 def one_shape(tables: Iterable[Dataset], max_length: int) -> Shape:
     """What every batch of these tables fits into."""
     return Shape(max_length, max(len(sentences) for table in tables for sentences in table["sentences"]))
@@ -144,9 +159,11 @@ def evaluate(
         RuntimeError: if a document was lost or counted twice.
     """
     bare = accelerator.unwrap_model(model)
+    started = time.perf_counter()
     records = evaluation_records(
         accelerator, model, progress(loader, description, accelerator), records_of(bare), forward=_forward_passes
     )
+    seconds = time.perf_counter() - started
     records.sort()
     if [record.document for record in records] != list(range(len(table))):
         raise RuntimeError(f"{len(table)} documents were to be evaluated, {len(records)} came back.")
@@ -161,7 +178,9 @@ def evaluate(
     of_sentences = [score for record in records for score in record.scores]
     if of_sentences:  # a model that has collapsed gives every sentence the mean position
         scores |= {"score_mean": float(np.mean(of_sentences)), "score_spread": float(np.std(of_sentences))}
-    return Evaluation(scores, records)
+    cut = np.asarray(table["cut"][:])
+    scores["cut_documents"] = int((cut > 0).sum())
+    return Evaluation(scores, records, seconds)
 
 
 def scores_of(orders: Sequence[Sequence[int]]) -> dict[str, float]:
@@ -222,12 +241,13 @@ def main() -> None:
         )
         model.to(accelerator.device)
         table = model.tokenize(to_dataset(documents))
+        if arguments.pad_to_max_length:
+            check_fixed_shapes(model)
         shape = one_shape([table], model.config.max_length) if arguments.pad_to_max_length else None
         loader = evaluation_loader(accelerator, model, table, arguments.per_device_eval_batch_size, shape=shape)
-        started = time.perf_counter()
         result = evaluate(accelerator, accelerator.prepare_model(model, evaluation_mode=True), loader, table)
-        passes = model.config.num_permutations + model.config.num_refeeds
-        cost = {"passes": passes, "documents_per_second": len(table) / (time.perf_counter() - started)}
+        passes = model.decoding.num_permutations + model.decoding.num_refeeds
+        cost = {"passes": passes, "documents_per_second": len(table) / result.seconds}
         if accelerator.is_main_process:
             print(describe_scores(result.scores))
             speed = f"{cost['documents_per_second']:.1f} documents/s"

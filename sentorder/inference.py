@@ -15,7 +15,7 @@ from .data.collation import EncodedDocument, shuffle_slots
 from .data.sampling import GlobalPlan
 from .data.tokenization import describe_cuts, encode_documents
 from .errors import UserError
-from .methods import DECODERS, Method
+from .methods import DECODERS, Backbone, Method
 from .metrics import in_source_order, kendall_tau, positions_of
 from .passes import HeadOverPasses, run_passes
 
@@ -39,7 +39,7 @@ class Ordered(NamedTuple):
     confidence: float
     """0 (a guess) to 1 (certain); what it measures depends on the method, see ``decoding.py``."""
     score: float
-    """What the decoder maximised (log likelihood, for a method that has one): compares orders of one document."""
+    """What the decoder maximised, see there: compares orders of one document."""
 
 
 class Coherence(NamedTuple):
@@ -56,6 +56,14 @@ class Coherence(NamedTuple):
     """Of the predicted order, 0 to 1."""
 
 
+class Decoding(NamedTuple):
+    """How orders are found; see :meth:`OrderingMixin.set_decoding`."""
+
+    decoder: str | None = None
+    num_permutations: int = 1
+    num_refeeds: int = 0
+
+
 class OrderingMixin:
     """What a model with tokenizer, collator and decoder can be asked.
 
@@ -68,6 +76,9 @@ class OrderingMixin:
     method: Method
     head: Any
     backbone: Any
+    reading: Backbone
+
+    decoding = Decoding()
 
     def order(self, documents: Sequence[Sequence[str]], *, batch_size: int = 32) -> list[Ordered]:
         """Order the sentences of each document.
@@ -148,33 +159,36 @@ class OrderingMixin:
             yield item.planned.row, Coherence(tau, log_likelihood, order, best.confidence)
 
     def forward_passes(self, batch: Batch) -> OrderingOutput:
-        """The output averaged over as many passes as the configuration asks for, in the slots of the batch."""
+        """The output averaged over as many passes as :meth:`set_decoding` asks for, in the slots of the batch."""
         return run_passes(
             cast(Any, self),
             batch,
-            permutations=self.config.num_permutations,
-            refeeds=self.config.num_refeeds,
+            permutations=self.decoding.num_permutations,
+            refeeds=self.decoding.num_refeeds,
             best_orders=lambda output, mask: [best.order for best, *_ in self.decode(output, mask)],
         )
 
     def decode(self, output: OrderingOutput, slot_mask: torch.Tensor, *, k: int = 1) -> list[list[Decoded]]:
-        """The k best orders of each document, by ``config.decoder`` or the decoder of the model's method.
+        """The k best orders of each document, by the decoder of the model's method or another one that was set.
 
         Raises:
-            UserError: if the decoder that was asked for cannot read what this model gives.
+            UserError: if the decoder that was set cannot read what this model gives, or knows one order only.
         """
         autoregressive = isinstance(self.head, AutoregressiveHead)
         decoder, steps = self.method.decoder, autoregressive
-        asked = self.config.decoder
+        asked = self.decoding.decoder
         if asked is not None:
-            decoder, needs, steps = DECODERS[asked].decoder, DECODERS[asked].needs, DECODERS[asked].steps
-            missing = [name for name in needs if output.get(name) is None]
+            choice = DECODERS[asked]
+            decoder, steps = choice.decoder, choice.steps
+            missing = [name for name in choice.needs if output.get(name) is None]
             if steps and not autoregressive:
                 missing.append("choices")
             if missing:
                 raise UserError(
                     f"--decoder {asked}: reads {missing[0]}, which the method {self.config.method} does not give."
                 )
+            if choice.one_order and k > 1:
+                raise UserError(f"--decoder {asked}: gives one order of a document, not {k}.")
         if not steps:
             return cast(Decoder, decoder)(output, slot_mask, k=k)
         assert output.slot_states is not None
@@ -184,19 +198,29 @@ class OrderingMixin:
             head = HeadOverPasses(head, passes)
         return cast(StepDecoder, decoder)(output, slot_mask, k=k, head=head)
 
-    def set_decoding(
-        self, *, decoder: str | None = None, num_permutations: int | None = None, num_refeeds: int | None = None
-    ) -> None:
-        """Change how orders are found from here on; None leaves what the configuration says.
+    def set_decoding(self, *, decoder: str | None = None, num_permutations: int = 1, num_refeeds: int = 0) -> None:
+        """Change how orders are found from here on; without arguments back to the usual way.
+
+        Args:
+            decoder: a row of ``DECODERS`` in ``methods.py``; None for the method's own.
+            num_permutations: over how many orders of the input the model's output is averaged, a pass each.
+            num_refeeds: how often the best order so far is given as the input once more, a pass each.
 
         Raises:
-            UserError: for an unknown decoder.
+            UserError: for an unknown decoder, a wrong number, or more passes with a backbone that cannot see the order
+                of its input: they would change nothing.
         """
         if decoder is not None and decoder not in DECODERS:
             raise UserError(f"There is no decoder {decoder!r}; choose one of: {', '.join(DECODERS)}.")
-        for name, value in (("decoder", decoder), ("num_permutations", num_permutations), ("num_refeeds", num_refeeds)):
-            if value is not None:
-                setattr(self.config, name, value)
+        for name, value, least in (("num_permutations", num_permutations, 1), ("num_refeeds", num_refeeds, 0)):
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"--{name} {value}: must be a whole number, at least {least}.")
+            if value > least and self.reading.blind:
+                raise UserError(
+                    f"--{name} {value}: the backbone {self.config.backbone} does not see the order of its input, so "
+                    "more passes change nothing; leave it out."
+                )
+        self.decoding = Decoding(decoder, num_permutations, num_refeeds)
 
     @torch.no_grad()
     def _decoded(

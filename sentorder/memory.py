@@ -45,11 +45,10 @@ def fitting_accumulation(
     Raises:
         UserError: if not even one document fits.
     """
-    longest = np.argsort(-np.asarray(table["length"][:]), kind="stable")
     model.to(accelerator.device)
     while True:
         size = -(-step_size // (accumulation * accelerator.num_processes))
-        fits = torch.tensor([_fits(accelerator, model, table, longest[:size].tolist(), shape)])
+        fits = torch.tensor([_fits(accelerator, model, table, most_demanding(model, table, size), shape)])
         if bool(accelerator.gather(fits.to(accelerator.device)).all()):
             return accumulation
         if size == 1:
@@ -58,6 +57,26 @@ def fitting_accumulation(
                 "or another encoder."
             )
         accumulation *= 2
+
+
+def most_demanding(model: SentenceOrderer, table: Dataset, size: int) -> list[int]:
+    """The rows of so many documents that take the most memory in one batch.
+
+    Those with the most tokens; where each sentence is an input of its own, all are padded to the longest of the batch:
+    then those with the most sentences, and the one with the longest.
+
+    Args:
+        model: whose inputs they become.
+        table: of tokenised documents.
+        size: of the batch.
+    """
+    if not model.reading.per_sentence:
+        return np.argsort(-np.asarray(table["length"][:]), kind="stable")[:size].tolist()  # type: ignore[no-any-return]
+    counts, widths = (
+        np.asarray([measure(ids) for ids in table["sentence_ids"]]) for measure in (len, lambda ids: max(map(len, ids)))
+    )
+    first = int(np.argmax(widths if size > 1 else counts * widths))
+    return [first, *(row for row in np.argsort(-counts, kind="stable").tolist() if row != first)][:size]
 
 
 def _fits(

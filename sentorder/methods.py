@@ -27,6 +27,7 @@ from .decoding import (
     decode_scores,
     decode_shares,
     decode_similarity,
+    decode_soft_permutation,
     decode_strengths,
     decode_topological,
 )
@@ -67,8 +68,13 @@ class Backbone:
     """How documents become model inputs."""
     module: Callable[..., Any]
     """(encoder, pooling, dropout) -> what turns inputs into one state per sentence."""
-    per_sentence: bool = False
-    """Whether the encoder's window holds a sentence and not a document."""
+    blind: bool = False
+    """Whether it cannot see the order of its input."""
+
+    @property
+    def per_sentence(self) -> bool:
+        """Whether the encoder's window holds a sentence and not a document."""
+        return self.inputs is SentenceCollator
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -77,14 +83,15 @@ BACKBONES: dict[str, Backbone] = {
         "the same, with positions that begin anew in each sentence: blind to the order of the input",
         JointCollator,
         RestartedBackbone,
+        blind=True,
     ),
     "hierarchical": Backbone(
-        "each sentence by itself, then a transformer over the sentences: any number of them",
+        "each sentence by itself, then a transformer over the sentences",
         SentenceCollator,
         HierarchicalBackbone,
-        per_sentence=True,
+        blind=True,
     ),
-    "sentence": Backbone("each sentence by itself, and nothing more", SentenceCollator, SentenceBackbone, True),
+    "sentence": Backbone("each sentence by itself, and nothing more", SentenceCollator, SentenceBackbone, blind=True),
 }
 
 
@@ -223,7 +230,7 @@ METHODS: dict[str, Method] = {
         "cross-entropy of the soft permutation",
         PositionHead,
         sinkhorn_cross_entropy,
-        decode_positions,
+        decode_soft_permutation,
         "Mena et al., Gumbel-Sinkhorn Networks (ICLR 2018), without the noise",
     ),
     # Choice after choice.
@@ -274,15 +281,16 @@ class DecoderChoice:
     """The fields of the output that it reads."""
     steps: bool = False
     """Whether it goes through an autoregressive head."""
+    one_order: bool = False
+    """Whether it knows the best order alone."""
 
 
 DECODERS: dict[str, DecoderChoice] = {
-    "sort": DecoderChoice(decode_scores, ("scores",)),
     "pairs": DecoderChoice(decode_pairs, ("pair_logits",)),
     "pairs-and-neighbours": DecoderChoice(decode_pairs_and_neighbours, ("pair_logits", "adjacency_logits")),
-    "borda": DecoderChoice(decode_borda, ("pair_logits",)),
-    "copeland": DecoderChoice(decode_copeland, ("pair_logits",)),
-    "topological": DecoderChoice(decode_topological, ("pair_logits",)),
+    "borda": DecoderChoice(decode_borda, ("pair_logits",), one_order=True),
+    "copeland": DecoderChoice(decode_copeland, ("pair_logits",), one_order=True),
+    "topological": DecoderChoice(decode_topological, ("pair_logits",), one_order=True),
     "positions": DecoderChoice(decode_positions, ("position_logits",)),
     "choices": DecoderChoice(decode_choices, steps=True),
     "together": DecoderChoice(decode_together, ("pair_logits", "adjacency_logits"), steps=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from datasets import Dataset
@@ -42,9 +42,6 @@ class SentenceOrdererConfig(PreTrainedConfig):
         pooling: ``marker``, ``mean`` or ``both``.
         dropout: of the head.
         max_length: tokens per input (a document; a sentence, if the backbone reads each by itself), markers included.
-        num_permutations: over how many orders of the input a prediction is averaged.
-        num_refeeds: how often the predicted order is then given as input once more.
-        decoder: a row of ``DECODERS`` in ``methods.py``; None for the method's own.
         tokenizer_size: tokens of the tokenizer, to notice a missing file.
         format_version: of the checkpoint.
     """
@@ -58,9 +55,6 @@ class SentenceOrdererConfig(PreTrainedConfig):
     pooling: str = "both"
     dropout: float = 0.0
     max_length: int = 512
-    num_permutations: int = 1
-    num_refeeds: int = 0
-    decoder: str | None = None
     tokenizer_size: int | None = None
     format_version: int = FORMAT_VERSION
     label_convention: str = "position 0 is the first sentence"
@@ -89,6 +83,8 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         if encoder is None:
             fields = dict(config.encoder or {})
             encoder = encoder_from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
+        if config.pooling not in get_args(Pooling):
+            raise UserError(f"There is no pooling {config.pooling!r}; choose one of: {', '.join(get_args(Pooling))}.")
         self.reading = get_backbone(config.backbone)
         self.backbone = self.reading.module(encoder, config.pooling, config.dropout)
         self.head = self.method.head(self.backbone.hidden_size, config.dropout)
@@ -112,7 +108,9 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         that ``model(**batch)`` works.
         """
         slot_states = self.backbone(input_ids, attention_mask, token_slots, slot_mask)
-        output: OrderingOutput = self.head(slot_states, slot_mask, positions)
+        # The head is small, and positions, scores and their ties want all the digits there are.
+        with torch.autocast(slot_states.device.type, enabled=False):
+            output: OrderingOutput = self.head(slot_states.float(), slot_mask, positions)
         return output
 
     def tokenize(self, dataset: Dataset) -> Dataset:
@@ -164,8 +162,8 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         """
         backbone = backbone or get_method(method).backbone
         get_backbone(backbone)  # before the encoder is loaded
-        if pooling not in get_args(Pooling):
-            raise UserError(f"There is no pooling {pooling!r}; choose one of: {', '.join(get_args(Pooling))}.")
+        if name_or_path is not None and is_orderer(name_or_path):
+            raise UserError(f"{name_or_path}: is a trained model of sentorder, not an encoder.")
         source = resolve_encoder(name_or_path)
         tokenizer = load_tokenizer(tokenizer_name or source.path)
         encoder = load_encoder(source.path, dropout=dropout)
@@ -220,7 +218,14 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
                 set_dropout(encoder, dropout)
                 config.encoder = _portable(encoder)
             kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
-            model = super().from_pretrained(source, config=config, **kwargs)
+            loaded: Any = super().from_pretrained(source, config=config, output_loading_info=True, **kwargs)
+            model, found = cast(tuple[SentenceOrderer, dict[str, Any]], loaded)
+            wrong = [name for kind in ("missing_keys", "unexpected_keys") for name in sorted(found[kind])]
+            if wrong or found["mismatched_keys"]:
+                raise UserError(
+                    f"{source}: the weights are not those of its config.json (method {config.method}, backbone "
+                    f"{config.backbone}): {', '.join(wrong[:3]) or 'other shapes'} ..."
+                )
         except UserError:
             raise
         except Exception as error:  # safetensors and transformers raise a dozen kinds for a broken file
@@ -263,6 +268,8 @@ def load_for_training(
         raise UserError(f"--method {method}: learns nothing; python -m sentorder.evaluation --untrained scores it.")
     if name_or_path is not None and is_orderer(name_or_path):
         model = SentenceOrderer.from_pretrained(name_or_path, dropout=dropout)
+        if model.config.method in UNTRAINED:
+            raise UserError(f"{name_or_path}: its method {model.config.method} learns nothing.")
         for flag, asked, saved in (
             ("--method", method, model.config.method),
             ("--backbone", backbone, model.config.backbone),

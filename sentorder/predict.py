@@ -73,10 +73,10 @@ def read_input(data: bytes, name: str) -> tuple[list[Document], Layout]:
     return [Document(str(number), block, origin=f"{name}, document {number}") for number, block in numbered], "text"
 
 
-def format_orders(document: Document, orders: Sequence[Ordered], layout: Layout) -> str:
-    """The best order in the layout in which the document came; several orders as JSON."""
+def format_orders(document: Document, orders: Sequence[Ordered], layout: Layout, *, several: bool) -> str:
+    """The best order in the layout in which the document came; as JSON with all of them if ``several``."""
     best = orders[0]
-    if len(orders) == 1 and layout != "json":
+    if not several and layout != "json":
         return {"text": "\n", "<eos>": " <eos> ", "tab": "\t"}[layout].join(best.sentences)
     row = {
         "id": document.id,
@@ -84,7 +84,7 @@ def format_orders(document: Document, orders: Sequence[Ordered], layout: Layout)
         "confidence": round(best.confidence, 4),
         "sentences": best.sentences,
     }
-    if len(orders) > 1:
+    if several:
         row["orders"] = [
             {"order": found.order, "confidence": round(found.confidence, 4), "score": round(found.score, 4)}
             for found in orders
@@ -189,11 +189,13 @@ def main() -> None:
                 found = collected(
                     model.iter_orders(sentences, arguments.num_best, batch_size=arguments.batch_size, names=names)
                 )
-                if arguments.num_best > 1:
-                    layout = "json"
+                several = arguments.num_best > 1
+                layout = "json" if several else layout
                 separator = "\n\n" if layout == "text" else "\n"
                 pairs = zip(documents, found, strict=True)
-                answer = separator.join(format_orders(document, orders, layout) for document, orders in pairs)
+                answer = separator.join(
+                    format_orders(document, orders, layout, several=several) for document, orders in pairs
+                )
         if accelerator.is_main_process:
             print(answer)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -22,9 +21,9 @@ from .data.collation import Shape, ordering_loader
 from .data.formats import Document, to_dataset
 from .data.sampling import GlobalPlan
 from .errors import UserError
-from .evaluation import Evaluation, evaluate, evaluation_loader, one_shape
+from .evaluation import Evaluation, check_fixed_shapes, evaluate, evaluation_loader, one_shape
 from .loop import Cursor
-from .memory import fitting_accumulation
+from .memory import fitting_accumulation, most_demanding
 from .model_files import save_model
 from .modeling import SentenceOrderer, load_for_training
 from .optimization import adamw, parameter_groups, schedule
@@ -143,6 +142,9 @@ def build_run(
         mixed_precision=accelerator.mixed_precision,
     )
 
+    if arguments.pad_to_max_length:
+        check_fixed_shapes(model)
+
     # Which documents make up which step, and the loaders that deal them out.
     shape = one_shape(tables.values(), model.config.max_length) if arguments.pad_to_max_length else None
     step_size, accumulation = _step_size(accelerator, arguments, model, tables["train"], shape)
@@ -188,10 +190,8 @@ def build_run(
     )
     prepared, optimizer = accelerator.prepare(model, optimizer)
     if arguments.eval_strategy != "no":  # an evaluation that cannot work should fail now, not in an hour
-        longest = np.argsort(-np.asarray(tables["validation"]["length"][:]), kind="stable")
-        few = tables["validation"].select(
-            longest[: 2 * arguments.per_device_eval_batch_size * accelerator.num_processes]
-        )
+        size = 2 * arguments.per_device_eval_batch_size * accelerator.num_processes
+        few = tables["validation"].select(most_demanding(model, tables["validation"], size))
         evaluate(accelerator, prepared, loader_of(few, workers=0), few)
 
     # Where the run stands: at its beginning, or where the checkpoint was saved.

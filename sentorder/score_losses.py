@@ -114,7 +114,12 @@ def lambda_tau(output: OrderingOutput, batch: Batch) -> torch.Tensor:
     assert output.scores is not None
     pairs = earlier_pairs(batch)
     weights = _swap_effects(output.scores.detach(), batch).masked_fill(~pairs, 0.0)
-    weights = weights / (weights.sum(dim=(1, 2)) / pairs.sum(dim=(1, 2)).clamp(min=1)).clamp(min=1e-9)[:, None, None]
+    weights = (
+        weights
+        / (weights.sum(dim=(1, 2)) / pairs.sum(dim=(1, 2)).clamp(min=1)).clamp(min=torch.finfo(weights.dtype).tiny)[
+            :, None, None
+        ]
+    )
     differences = output.scores[:, None, :] - output.scores[:, :, None]
     return mean_over_pairs(nn.functional.softplus(-differences) * weights, pairs)
 
@@ -211,7 +216,7 @@ def listmle_by_position(output: OrderingOutput, batch: Batch) -> torch.Tensor:
     # Both terms over 2^n: 2^n itself would overflow in long documents.
     weights = (torch.exp2(-places.to(output.scores.dtype)) - torch.exp2(-counts.to(output.scores.dtype))).clamp(min=0)
     losses = _choice_losses(-output.scores, positions, mask) * weights
-    return losses.sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
+    return losses.sum(dim=1) / weights.sum(dim=1).clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def _behind(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

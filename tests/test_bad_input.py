@@ -158,7 +158,7 @@ MISTAKES = [
     ("train --method random", "--method random: choose one of regression, "),
     ("train --backbone sideways", "--backbone sideways: choose one of joint, restarted, hierarchical"),
     ("evaluation --untrained pairwise", "--untrained pairwise: choose one of as-shuffled, random, similarity"),
-    (EVALUATE + "--decoder magic", "--decoder magic: choose one of sort, pairs"),
+    (EVALUATE + "--decoder magic", "--decoder magic: choose one of pairs, "),
     (
         EVALUATE + "--dataset test=good.jsonl --decoder positions",
         "--decoder positions: reads position_logits, which the method pairwise does not give",
@@ -166,6 +166,15 @@ MISTAKES = [
     (
         PREDICT + "--decoder choices good.jsonl",
         "--decoder choices: reads choices, which the method pairwise does not give",
+    ),
+    (
+        PREDICT + "--decoder borda --num_best 2 good.jsonl",
+        "--decoder borda: gives one order of a document, not 2",
+    ),
+    ("evaluation --untrained random --model_path MODEL", "is a trained model of sentorder, not an encoder"),
+    (
+        TRAIN + "good.jsonl --backbone hierarchical --pad_to_max_length",
+        "--pad_to_max_length: the backbone hierarchical computes as many sentences as there are",
     ),
     (EVALUATE + "--num_permutations 0", "--num_permutations 0: must be at least 1"),
     (PREDICT + "--num_refeeds -1 good.jsonl", "--num_refeeds -1: must be at least 0"),
@@ -224,7 +233,7 @@ def test_training_takes_what_is_odd_and_counts_what_it_leaves_out(run: Run, tiny
         "windows.jsonl: skipped 2 of 22 documents with an empty sentence (the first: windows.jsonl, line 21).",
         "skipped.jsonl: skipped 2 of 14 documents with fewer than two sentences (the first: skipped.jsonl, line 11).",
         "skipped.jsonl: skipped 2 of 14 documents with an empty sentence (the first: skipped.jsonl, line 13).",
-        "train: 1 of 18 documents are longer than the encoder's window",
+        "train: 1 of 18 documents do not fit into the encoder's window",
     ):
         assert note in result.stderr
     scores = json.loads((files / "run" / "test_results.json").read_text())
@@ -233,7 +242,7 @@ def test_training_takes_what_is_odd_and_counts_what_it_leaves_out(run: Run, tiny
 
 WORKS = [
     ("scripts.jsonl", SCRIPTS, ""),
-    ("long.jsonl", GOOD + LONG, "1 of 12 documents are longer than the encoder's window"),
+    ("long.jsonl", GOOD + LONG, "1 of 12 documents do not fit into the encoder's window"),
     ("note.txt", [["[1] A text that begins with a bracket.", "{2} Another line."]], ""),
 ]
 

@@ -351,12 +351,8 @@ def test_the_floors_can_be_scored_without_training(run: Run, tiny_encoder: str, 
     assert abs(tau) < 0.1 and "over 451 documents" in result.stdout
 
 
-@pytest.mark.parametrize("backbone", ["joint", "hierarchical"])
-def test_fixed_shapes_give_the_same_numbers(
-    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path, backbone: str
-) -> None:
-    sizes = ["--max_length", "256" if backbone == "joint" else "60", "--backbone", backbone]
-    sizes += ["--per_device_train_batch_size", "8", "--per_device_eval_batch_size", "4"]
+def test_fixed_shapes_give_the_same_numbers(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    sizes = ["--max_length", "256", "--per_device_train_batch_size", "8", "--per_device_eval_batch_size", "4"]
     for name, more in (("plain", []), ("fixed", ["--pad_to_max_length"])):
         result = run("python", *train_command(tiny_encoder, small_data, tmp_path / name, *sizes, *more)[4:])
         assert result.returncode == 0, result.stderr

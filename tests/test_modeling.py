@@ -206,7 +206,7 @@ def test_encoders_that_cannot_be_used(tiny_encoder: str, tmp_path: Path) -> None
 def test_what_is_cut_is_said(tiny_encoder: str, caplog: pytest.LogCaptureFixture) -> None:
     model = SentenceOrderer.from_encoder(tiny_encoder, max_length=16)
     model.order([["a cat sat on the mat and looked at the dog " * 3, "a dog"], ["a", "b"]])
-    assert "1 of 2 documents are longer than the encoder's window" in caplog.text
+    assert "1 of 2 documents do not fit into the encoder's window" in caplog.text
 
 
 @pytest.mark.parametrize("bad", [["just a string"][0], [""], ["a", "  "], [], ["a", 3]])

@@ -10,13 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentorder import SentenceOrderer
+from sentorder import SentenceOrderer, UserError
 from sentorder.beam import decode_choices, decode_together
 from sentorder.contracts import Batch, OrderingOutput
 from sentorder.data.collation import Collator, EncodedDocument, JointCollator, SentenceCollator
 from sentorder.data.formats import Document
 from sentorder.data.sampling import PlannedDocument
 from sentorder.heads import RelationalPointerHead
+from sentorder.inference import Decoding
 from sentorder.passes import HeadOverPasses, average, reorder_batch, reorder_output, run_passes, shuffled_slots
 from tests.test_backbones import batch_of
 
@@ -120,8 +121,10 @@ def test_blind_backbones_gain_nothing_from_more_passes(tiny_encoder: str, docume
     for backbone in ("restarted", "hierarchical"):
         torch.manual_seed(0)
         model = SentenceOrderer.from_encoder(tiny_encoder, method="joint", backbone=backbone).eval()
+        with pytest.raises(UserError, match="does not see the order of its input"):
+            model.set_decoding(num_permutations=4)
         once = model.order(texts)
-        model.set_decoding(num_permutations=4, num_refeeds=1)
+        model.decoding = Decoding(None, 4, 1)
         assert [found.order for found in model.order(texts)] == [found.order for found in once]
 
 

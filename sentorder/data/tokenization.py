@@ -129,6 +129,6 @@ def describe_cuts(columns: Mapping[str, Any] | Dataset) -> str | None:
         return None
     tokens = int(np.asarray(columns["length"][:], dtype=np.int64).sum() + cut.sum())
     return (
-        f"{int((cut > 0).sum())} of {len(cut)} documents are longer than the encoder's window: {int(cut.sum())} of "
-        f"{tokens} tokens were cut, fairly from their longest sentences (no sentence was dropped)."
+        f"{int((cut > 0).sum())} of {len(cut)} documents do not fit into the encoder's window: {int(cut.sum())} of "
+        f"{tokens} tokens were cut from their longest sentences (no sentence was dropped)."
     )
