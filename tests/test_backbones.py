@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from sentorder.contracts import Batch
 from sentorder.data.collation import EncodedDocument
 from sentorder.data.formats import Document, to_dataset
 from sentorder.data.sampling import PlannedDocument
+from sentorder.memory import most_demanding
 from sentorder.optimization import parameter_groups
 from sentorder.passes import reorder_batch
 from tests.test_encoders import make_encoder
@@ -124,3 +127,53 @@ def test_it_is_saved_and_loaded_and_runs_in_bfloat16(
     assert again.config.backbone == backbone
     with torch.no_grad():
         assert torch.equal(again(**batch).pair_logits, model(**batch).pair_logits)
+
+
+def test_weights_of_another_kind_are_refused(tiny_encoder: str, tmp_path: Path) -> None:
+    """Random layers must not order texts because somebody changed the configuration."""
+    SentenceOrderer.from_encoder(tiny_encoder, method="pointer").save_pretrained(tmp_path / "m")
+    config = tmp_path / "m" / "config.json"
+    for name, value in (("backbone", "hierarchical"), ("method", "pointer-pairs"), ("method", "pairwise")):
+        given = json.loads(config.read_text())
+        config.write_text(json.dumps(given | {name: value}))
+        with pytest.raises(UserError, match="the weights are not those of its config.json"):
+            SentenceOrderer.from_pretrained(tmp_path / "m")
+        config.write_text(json.dumps(given))
+    assert SentenceOrderer.from_pretrained(tmp_path / "m").config.method == "pointer"
+
+
+def test_heads_compute_in_float32_whatever_the_encoder_does(tiny_encoder: str) -> None:
+    torch.manual_seed(0)
+    model = SentenceOrderer.from_encoder(tiny_encoder, method="position", backbone="hierarchical").eval()
+    batch = batch_of(model, [[f"sentence {number}" for number in range(120)]])
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(**batch)
+    assert output.position_logits.dtype == torch.float32
+    assert output.position_logits[0, 0].unique().numel() == 120  # in bfloat16 some positions would fall together
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"num_permutations": 0}, {"num_refeeds": -1}, {"num_permutations": 1.5}, {"decoder": "x"}]
+)
+def test_decoding_settings_are_checked(wrong: dict[str, Any], tiny_encoder: str) -> None:
+    model = SentenceOrderer.from_encoder(tiny_encoder)
+    model.set_decoding(decoder="borda", num_permutations=2)
+    with pytest.raises(UserError, match="must be a whole number|There is no decoder"):
+        model.set_decoding(**wrong)
+    assert model.decoding.decoder == "borda"
+    model.set_decoding()
+    assert model.decoding == (None, 1, 0)
+
+
+def test_the_most_demanding_documents_of_a_backbone(tiny_encoder: str) -> None:
+    """Where each sentence is an input, memory goes by how many there are and how long the longest of all is."""
+    rows = [["a b"] * 9, ["word " * 60, "b"], ["a b c d e f"] * 4, ["a"] * 2]
+    for backbone, size, expected in (
+        ("joint", 2, {1, 2}),
+        ("hierarchical", 1, {1}),
+        ("hierarchical", 2, {1, 0}),
+        ("hierarchical", 3, {1, 0, 2}),
+    ):
+        model = SentenceOrderer.from_encoder(tiny_encoder, backbone=backbone)
+        table = model.tokenize(to_dataset([Document(str(i), row) for i, row in enumerate(rows)]))
+        assert set(most_demanding(model, table, size)) == expected, (backbone, size)

@@ -34,10 +34,11 @@ READS = {
     "copeland": ("pair_logits",),
     "topological": ("pair_logits",),
     "positions": ("position_logits",),
+    "soft_permutation": ("position_logits",),
     "similarity": ("slot_states",),
 }
 """What each decoder reads."""
-RANKED = ("scores", "shares", "strengths", "pairs", "pairs_and_neighbours", "positions")
+RANKED = ("scores", "shares", "strengths", "pairs", "pairs_and_neighbours", "positions", "soft_permutation")
 """Those that know further orders, and whose best one is unique for random values."""
 
 
@@ -213,6 +214,15 @@ def test_an_output_that_is_not_finite_has_no_order(name: str, n: int) -> None:
     values[1, 2] = float("nan")
     with pytest.raises(FloatingPointError, match="infinite or not a number"):
         decoder(name)(output, mask)
+
+
+def test_a_soft_permutation_is_as_sure_as_it_is() -> None:
+    """What speaks for a position as a whole takes no certainty away, as it would if each sentence chose by itself."""
+    logits = torch.eye(5) * 8 + torch.tensor([9.0, 0, 0, 0, -9.0])
+    output, mask = OrderingOutput(position_logits=logits[None]), torch.ones(1, 5, dtype=torch.bool)
+    ((soft,),), ((alone,),) = decoder("soft_permutation")(output, mask), decoder("positions")(output, mask)
+    assert soft.order == alone.order == [0, 1, 2, 3, 4]
+    assert soft.confidence > 0.98 and soft.score > -0.1 and alone.confidence < 0.7
 
 
 def test_confidence_of_pairs_is_the_expected_tau() -> None:

@@ -132,6 +132,9 @@ def test_going_on_with_a_model_of_ours(tiny_encoder: str, tmp_path: Path) -> Non
         load_for_training(str(tmp_path / "m"), **{**options, "backbone": "restarted"})
     with pytest.raises(UserError, match="--method random: learns nothing"):
         load_for_training(tiny_encoder, **{**options, "method": "random"})
+    SentenceOrderer.from_encoder(tiny_encoder, method="similarity").save_pretrained(tmp_path / "floor")
+    with pytest.raises(UserError, match="its method similarity learns nothing"):
+        load_for_training(str(tmp_path / "floor"), **options)
 
 
 def damage(folder: Path, what: str) -> None:

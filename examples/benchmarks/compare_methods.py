@@ -3,20 +3,21 @@
     python examples/benchmarks/compare_methods.py [--only METHOD ...] [--seeds 42 43 44] [--screen_steps 170]
                                                   [--finalists 5] [--output_dir runs/compare] [ARGUMENTS OF TRAIN]
 
-First every contestant is screened: one seed, a short schedule, scored on validation alone. The best few of them are
-then trained for as long as the arguments say, with every seed; the step that is kept is chosen on validation, and test
-is looked at once per run. (No more contestants than ``--finalists``: no screening. No test split: no test.) Ways to
-order that learn nothing are scored beside them, as the floor.
+First every contestant is screened: one seed, a short schedule, scored on validation alone. The best few of them, and
+the tutorial's system, are then trained for as long as the arguments say, with every seed; the step that is kept is
+chosen on validation, and test is looked at once per run. (No more contestants than ``--finalists``: no screening. No
+test split: no test.) Ways to order that learn nothing are scored beside them, as the floor.
 
-Writes ``screen.md``, ``table.md``, both as JSON, and ``table.png`` into the output folder. Each run is a process of its
-own, so that its memory can be told, and a folder: one that is finished is not trained again, so an interrupted
-comparison goes on where it stopped, and more seeds or contestants join those that are there.
+Writes ``screen``, ``validation`` and ``test``, each as ``.md``, ``.json`` and ``.png``, into the output folder. Each run
+is a process of its own, so that its memory can be told, and a folder: one that is finished is not trained again, so an
+interrupted comparison goes on where it stopped, and more seeds or contestants join those that are there.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -35,11 +36,11 @@ from sentorder.command_line import parse_arguments, run_command
 from sentorder.data.formats import Document
 from sentorder.data.sources import load_splits
 from sentorder.errors import UserError
-from sentorder.evaluation import scores_of
 from sentorder.files import write_json, write_json_lines
 from sentorder.methods import TRAINED, UNTRAINED
-from sentorder.metrics import kendall_tau, positions_of
+from sentorder.metrics import MAIN_FIGURES, averages, figures_of_documents, positions_of
 from sentorder.model_card import library_versions
+from sentorder.predictions import read_predictions
 from sentorder.significance import mean_interval, over_runs, paired_difference
 
 TUTORIAL = "regression-mean"
@@ -54,7 +55,7 @@ CONTESTANTS: dict[str, dict[str, str]] = {
         for name in ("listmle", "pairwise", "pairwise-neighbours", "pointer", "pointer-pairs", "joint")
     },
 }
-FIGURES = ("kendall_tau", "accuracy", "perfect_match_ratio")
+COSTS = ("minutes", "training_speed", "ordering_speed", "memory")
 TIMED = 200
 """Documents whose ordering is timed."""
 
@@ -62,25 +63,33 @@ TIMED = 200
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def run_of(wanted: TrainArguments, folder: Path, validation: Sequence[Document]) -> dict[str, Any]:
-    """What a run came to, trained now unless it is there."""
+def run_of(wanted: TrainArguments, folder: Path, documents: str, validation: Sequence[Document]) -> dict[str, Any]:
+    """What a run came to, trained now unless it is there.
+
+    Args:
+        wanted: what it is told.
+        folder: of the run.
+        documents: a digest of all that it may read.
+        validation: what is then ordered, and timed.
+    """
     results = folder / "run.json"
+    asked = {"arguments": dataclasses.asdict(wanted), "documents": documents}
     if results.exists():
-        trained_with = yaml.safe_load((folder / "arguments.yaml").read_text(encoding="utf-8"))
-        # What was left open (None) has been filled in by the run.
-        asked = {name: value for name, value in dataclasses.asdict(wanted).items() if value is not None}
-        if asked != {name: trained_with.get(name) for name in asked}:
-            raise UserError(f"{folder}: holds a run with other arguments; choose another --output_dir.")
-    else:
-        started = time.perf_counter()
-        memory = _train(wanted, folder)
-        minutes = (time.perf_counter() - started) / 60
-        logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        speeds = [row["documents_per_second"] for row in logged if "documents_per_second" in row]
-        ordered = ordering_of(SentenceOrderer.from_pretrained(folder / "model"), validation)
-        training = {"minutes": minutes, "memory": memory, "training_speed": float(np.median(speeds))}
-        write_json(results, ordered | training | {"test": _test_orders(folder)})
-    found: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
+        if found["asked"] != asked:
+            raise UserError(f"{folder}: holds a run with other arguments or documents; choose another --output_dir.")
+        return found
+    started = time.perf_counter()
+    memory = _train(wanted, folder)
+    minutes = (time.perf_counter() - started) / 60
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    speeds = [row["documents_per_second"] for row in logged if "documents_per_second" in row]
+    model = SentenceOrderer.from_pretrained(folder / "model")
+    found = {"asked": asked, "minutes": minutes, "memory": memory, "training_speed": float(np.median(speeds))}
+    found |= {"validation": orders_of(model, validation), "ordering_speed": ordering_speed(model, validation)}
+    if (folder / "predictions.jsonl").exists():
+        found["test"] = [row.order for row in read_predictions(folder / "predictions.jsonl")]
+    write_json(results, found)
     return found
 
 
@@ -102,39 +111,56 @@ def _train(wanted: TrainArguments, folder: Path) -> float:
     return usage.ru_maxrss / (1e6 if sys.platform != "darwin" else 1e9)
 
 
-def _test_orders(folder: Path) -> list[list[int]] | None:
-    predictions = folder / "predictions.jsonl"
-    if not predictions.exists():
-        return None
-    return [json.loads(line)["order"] for line in predictions.read_text(encoding="utf-8").splitlines()]
+def orders_of(model: SentenceOrderer, documents: Sequence[Document]) -> list[list[int]]:
+    """The order of each document."""
+    return [found.order for found in model.order([document.sentences for document in documents])]
 
 
-def ordering_of(model: SentenceOrderer, documents: Sequence[Document]) -> dict[str, Any]:
-    """The orders of the documents, and how many a second it makes of them."""
-    texts = [document.sentences for document in documents]
-    model.order(texts[:8])
+def ordering_speed(model: SentenceOrderer, documents: Sequence[Document]) -> float:
+    """Documents a second, with what was run before as a warm-up."""
+    texts = [document.sentences for document in documents[:TIMED]]
     started = time.perf_counter()
-    model.order(texts[:TIMED])
-    speed = len(texts[:TIMED]) / (time.perf_counter() - started)
-    return {"validation": [found.order for found in model.order(texts)], "ordering_speed": speed}
+    model.order(texts)
+    return len(texts) / (time.perf_counter() - started)
+
+
+def floors_of(encoder: str | None, splits: dict[str, list[Document]], digest: str, cache: Path) -> dict[str, Any]:
+    """The orders of the ways that learn nothing: name -> the one run of each."""
+    if cache.exists():
+        found: dict[str, Any] = json.loads(cache.read_text(encoding="utf-8"))
+        if found.pop("asked") == [encoder, digest]:
+            return found
+    floors = {}
+    for name in UNTRAINED:
+        model = SentenceOrderer.from_encoder(encoder, method=name)
+        scored = {split: orders_of(model, splits[split]) for split in ("validation", "test") if split in splits}
+        floors[name] = [scored]
+    write_json(cache, {"asked": [encoder, digest], **floors})
+    return floors
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def taus(orders: Sequence[Sequence[int]]) -> np.ndarray:
-    """Kendall's tau of each document."""
-    return np.asarray([kendall_tau(positions_of(order), range(len(order))) for order in orders])
+def figures(run: dict[str, Any], split: str) -> dict[str, np.ndarray]:
+    """Every figure of each document."""
+    orders = run[split]
+    return figures_of_documents([positions_of(order) for order in orders], [range(len(order)) for order in orders])
+
+
+def taus(runs: Sequence[dict[str, Any]], split: str) -> np.ndarray:
+    """Kendall's tau of each document, over the seeds."""
+    return over_runs([figures(run, split)["kendall_tau"] for run in runs])
 
 
 def row_of(name: str, runs: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:
     """Means over the seeds; the interval is that of tau over documents, each averaged over the seeds first."""
-    scores = [scores_of(run[split]) for run in runs]
-    interval = mean_interval(over_runs([taus(run[split]) for run in runs]))
-    costs = [name for name in ("minutes", "training_speed", "ordering_speed", "memory") if name in runs[0]]
+    scores = [averages(figures(run, split)) for run in runs]
+    interval = mean_interval(taus(runs, split))
+    costs = [cost for cost in COSTS if cost in runs[0]]
     return (
-        {"name": name, "seeds": len(runs), "documents": len(runs[0][split])}
-        | {figure: float(np.mean([score[figure] for score in scores])) for figure in FIGURES}
+        {"name": name, "seeds": len(runs), "documents": scores[0]["documents"]}
+        | {figure: float(np.mean([score[figure] for score in scores])) for figure in MAIN_FIGURES}
         | {"low": interval.low, "high": interval.high, "by_seed": [score["kendall_tau"] for score in scores]}
         | {cost: float(np.mean([run[cost] for run in runs])) for cost in costs}
     )
@@ -142,7 +168,7 @@ def row_of(name: str, runs: Sequence[dict[str, Any]], split: str) -> dict[str, A
 
 def differences(runs: dict[str, list[dict[str, Any]]], split: str, to: str) -> dict[str, dict[str, float]]:
     """Of each contestant's tau to that of one, paired by document, each averaged over its seeds first."""
-    means = {name: over_runs([taus(run[split]) for run in of_name]) for name, of_name in runs.items()}
+    means = {name: taus(of_name, split) for name, of_name in runs.items()}
     return {name: paired_difference(means[to], values)._asdict() for name, values in means.items() if name != to}
 
 
@@ -150,7 +176,7 @@ def markdown(rows: Sequence[dict[str, Any]], split: str, against: dict[str, dict
     """The table as README shows it, best first."""
     head = ["method", "seeds", f"{split} tau (95 %)", "accuracy", "perfect match"]
     head += [f"tau less that of {to} (95 %), p" for to in against]
-    head += ["trained docs/s", "ordered docs/s", "GB"]
+    head += ["minutes", "trained docs/s", "ordered docs/s", "GB"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in sorted(rows, key=lambda row: -row["kendall_tau"]):
         cells = [row["name"], str(row["seeds"])]
@@ -163,7 +189,7 @@ def markdown(rows: Sequence[dict[str, Any]], split: str, against: dict[str, dict
                 if gap
                 else ""
             )
-        cells += [f"{row[cost]:.1f}" if cost in row else "" for cost in ("training_speed", "ordering_speed", "memory")]
+        cells += [f"{row[cost]:.1f}" if cost in row else "" for cost in COSTS]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -217,34 +243,33 @@ def main() -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise UserError('The plot needs matplotlib: pip install "sentorder[plot]".') from None
-    splits = load_splits(arguments.dataset).splits
-    if "validation" not in splits or arguments.eval_strategy == "no":
+    for name in ("method", "backbone", "pooling"):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name}: is what the contestants differ in; name those that you want with --only.")
+    loaded = load_splits(
+        arguments.dataset, config=arguments.dataset_config_name, revision=arguments.dataset_revision
+    ).splits
+    if "validation" not in loaded or arguments.eval_strategy == "no":
         raise UserError(f"--dataset {arguments.dataset}: there must be a validation split, and an evaluation on it.")
+    limit = arguments.max_eval_documents
+    splits = {split: texts if split == "train" else texts[:limit] for split, texts in loaded.items()}
     output: Path = ours.output_dir
     data = output / "data"
     data.mkdir(parents=True, exist_ok=True)
     for split, documents in splits.items():
         rows = [{"id": d.id, "genre": d.genre, "sentences": d.sentences} for d in documents]
         write_json_lines(data / f"{split}.jsonl", rows)
+    written = b"".join((data / f"{split}.jsonl").read_bytes() for split in splits)
+    digest = hashlib.sha256(written).hexdigest()
 
     def trained(name: str, seed: int, folder: Path, given: Sequence[str], **changes: Any) -> dict[str, Any]:
         dataset = ",".join(f"{split}={data / split}.jsonl" for split in given)
         changes |= {"seed": seed, "output_dir": str(folder), "overwrite_output_dir": True, "dataset": dataset}
+        changes |= {"dataset_config_name": None, "dataset_revision": None}
         wanted = dataclasses.replace(arguments, **{**CONTESTANTS[name], **changes})
-        return run_of(wanted, folder, splits["validation"][: arguments.max_eval_documents])
+        return run_of(wanted, folder, digest, splits["validation"])
 
-    floors = {
-        name: [
-            {
-                split: ordering_of(model, splits[split][: arguments.max_eval_documents])["validation"]
-                for split in ("validation", "test")
-                if split in splits
-            }
-        ]
-        for name in UNTRAINED
-        for model in [SentenceOrderer.from_encoder(arguments.model_name_or_path, method=name)]
-    }
-
+    floors = floors_of(arguments.model_name_or_path, splits, digest, output / "floors.json")
     finalists = list(ours.only)
     if len(finalists) > ours.finalists:
         screened: dict[str, list[dict[str, Any]]] = {}
@@ -258,6 +283,8 @@ def main() -> None:
         learned = [row for row in rows if row["name"] in screened]
         best = sorted(learned, key=lambda row: -row["kendall_tau"])[: ours.finalists]
         finalists = [row["name"] for row in best]
+        if finalists and TUTORIAL in ours.only and TUTORIAL not in finalists:
+            finalists.append(TUTORIAL)  # which they have to beat
     runs = {
         name: [trained(name, seed, output / f"{name}-{seed}", list(splits)) for seed in ours.seeds]
         for name in finalists
