@@ -8,9 +8,9 @@ the tutorial's system, are then trained for as long as the arguments say, with e
 chosen on validation, and test is looked at once per run. (No more contestants than ``--finalists``: no screening. No
 test split: no test.) Ways to order that learn nothing are scored beside them, as the floor.
 
-Writes ``screen``, ``validation`` and ``test``, each as ``.md``, ``.json`` and ``.png``, into the output folder. Each run
-is a process of its own, so that its memory can be told, and a folder: one that is finished is not trained again, so an
-interrupted comparison goes on where it stopped, and more seeds or contestants join those that are there.
+Writes ``screen``, ``validation`` and ``test``, each as ``.md``, ``.json`` and ``.png``, into the output folder. Each
+run is a process of its own, so that its memory can be told, and a folder: one that is finished is not trained again, so
+an interrupted comparison goes on where it stopped, and more seeds or contestants join those that are there.
 """
 
 from __future__ import annotations
