@@ -109,6 +109,7 @@ def main() -> None:
         predictions, references = zip(*found.values(), strict=True)
         scores = metric.compute(predictions=predictions, references=references)
         print(f"F1 {scores['f1']:.4f}, accuracy {scores['accuracy']:.4f} over {len(references)} sentences")
+    accelerator.wait_for_everyone()  # one that leaves while another is at work can leave it hanging
     accelerator.end_training()
 
 

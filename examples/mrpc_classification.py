@@ -95,6 +95,7 @@ def main() -> None:
                 described = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
                 accelerator.print(f"epoch {step.epoch}: {described} over {len(references)} pairs")
     bar.close()
+    accelerator.wait_for_everyone()  # one that leaves while another still computes metrics can leave it hanging
     accelerator.end_training()
 
 

@@ -79,6 +79,7 @@ def main() -> None:
     accelerator.print(f"test: {describe_scores(scores)}")
     if accelerator.is_main_process:
         accelerator.unwrap_model(model).save_pretrained(args.output_dir)
+    accelerator.wait_for_everyone()  # one that leaves while another is at work can leave it hanging
     accelerator.end_training()
 
 

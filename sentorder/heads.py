@@ -64,11 +64,10 @@ WAVES = 16
 
 
 class PositionHead(nn.Module):
-    """One logit per sentence and position, for documents of any length.
+    """One logit per sentence and position, for documents of any length: ``v . tanh(K h_i + Q p)``.
 
-    A position is asked for by where it lies between the first (0) and the last (1): its cosines of rising frequency and
-    1/n go through a small network to a query, which is compared with every sentence. (The idea of position queries is
-    that of Bin et al., NAON, EMNLP Findings 2023; theirs count from the start.)
+    A position p is asked for by where it lies between the first (0) and the last (1): its cosines of rising frequency
+    and 1/n go through a small network. Bin et al., NAON (EMNLP Findings 2023), whose positions count from the start.
     """
 
     def __init__(self, hidden_size: int, dropout: float) -> None:
@@ -76,6 +75,7 @@ class PositionHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.query = nn.Sequential(nn.Linear(WAVES + 1, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size))
         self.key = nn.Linear(hidden_size, hidden_size)
+        self.logit = nn.Linear(hidden_size, 1, bias=False)
 
     def forward(
         self, slot_states: torch.Tensor, slot_mask: torch.Tensor, positions: torch.Tensor | None = None
@@ -85,9 +85,9 @@ class PositionHead(nn.Module):
         places = torch.arange(slot_mask.shape[1], device=slot_mask.device)[None] / (counts - 1).clamp(min=1)
         waves = torch.cos(places[..., None] * math.pi * torch.arange(WAVES, device=slot_mask.device))
         size = (1 / counts.clamp(min=1))[..., None].expand(*places.shape, 1)
-        queries = self.query(torch.cat([waves, size], dim=-1).to(slot_states.dtype))
+        queries = self.query(torch.cat([waves, size], dim=-1))
         keys = self.key(self.dropout(slot_states))
-        logits = torch.bmm(keys, queries.transpose(1, 2)) / math.sqrt(keys.shape[-1])
+        logits = self.logit(torch.tanh(keys[:, :, None, :] + queries[:, None, :, :])).squeeze(-1)
         return OrderingOutput(slot_states=slot_states, position_logits=logits)
 
 

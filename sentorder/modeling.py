@@ -109,8 +109,10 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         """
         slot_states = self.backbone(input_ids, attention_mask, token_slots, slot_mask)
         # The head is small, and positions, scores and their ties want all the digits there are.
+        if slot_states.dtype in (torch.float16, torch.bfloat16):
+            slot_states = slot_states.float()
         with torch.autocast(slot_states.device.type, enabled=False):
-            output: OrderingOutput = self.head(slot_states.float(), slot_mask, positions)
+            output: OrderingOutput = self.head(slot_states, slot_mask, positions)
         return output
 
     def tokenize(self, dataset: Dataset) -> Dataset:

@@ -39,7 +39,7 @@ CUTS = {"accumulated": ("4", "2", 1), "processes": ("4", "1", 2), "both": ("2", 
     ("method", "backbone", "cuts"),
     [
         ("regression", "restarted", ("both",)),
-        ("pairwise", "joint", ("accumulated", "processes", "both")),
+        ("pairwise", "joint", ("processes", "both")),
         ("joint", "hierarchical", ("accumulated", "both")),
     ],
 )
@@ -72,12 +72,13 @@ def test_the_same_numbers_however_a_step_is_cut_up(
                 assert ours["eval_loss"] == pytest.approx(theirs["eval_loss"], rel=1e-4)
         for key, tensor in load_file(tmp_path / name / "checkpoint-7" / "model.safetensors").items():
             # The true gradient of a key's bias is zero, and Adam makes steps of what rounding leaves of it.
-            tolerance = 1e-2 if key.endswith("key.bias") else 1e-5
+            tolerance = 1e-2 if key.endswith(("key.bias", "in_proj_bias")) else 1e-5
             assert torch.allclose(tensor, weights[key], rtol=0, atol=tolerance), (name, key)
         ids = [json.loads(line)["id"] for line in (tmp_path / name / "predictions.jsonl").read_text().splitlines()]
         assert ids == [json.loads(line)["id"] for line in predictions.splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_they_were(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     """With dropout, bit by bit; another number of processes is refused then, and exact without dropout."""
     for dropout in ("0.2", "0.0"):
@@ -155,7 +156,11 @@ def test_evaluation_counts_every_document_once_for_any_number_of_processes(
         assert result.returncode == 0, result.stderr
         assert result.stdout.count(f"over {count} documents") == 1
         scores = json.loads((tmp_path / name / "results.json").read_text())
-        assert scores.pop("documents_per_second") > 0 and scores.pop("passes") == 1 and scores.pop("notes") == []
+        assert (
+            scores.pop("documents_per_second") > 0
+            and scores.pop("passes") == 1
+            and len(scores.pop("notes")) == (count > 1)
+        )
         results.append((scores, (tmp_path / name / "predictions.jsonl").read_text()))
     (one, one_predictions), (two, two_predictions) = results
     assert one_predictions == two_predictions and len(one_predictions.splitlines()) == count
@@ -190,6 +195,7 @@ def test_two_processes_that_know_nothing_of_each_other_are_stopped(
     assert result.returncode == 2 and "would train its own model" in result.stderr
 
 
+@pytest.mark.slow
 def test_what_accelerate_config_default_writes(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     written = tmp_path / "default.yaml"
     assert run("accelerate", "config", "default", "--config_file", str(written)).returncode == 0
@@ -200,6 +206,7 @@ def test_what_accelerate_config_default_writes(run: Run, tiny_encoder: str, smal
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_both_cores_are_used_whatever_the_launcher_sets(
     run: Run, tiny_encoder: str, small_data: str, tmp_path: Path
 ) -> None:

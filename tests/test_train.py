@@ -88,7 +88,7 @@ def test_a_run_leaves_all_that_it_promises(
     given_back, _ = parse_arguments(
         TrainArguments, ["--config", str(folder / "arguments.yaml")], program="x", description="d"
     )
-    assert given_back == dataclasses.replace(asked, pooling="both", mixed_precision="no")
+    assert given_back == dataclasses.replace(asked, backbone="joint", pooling="both", mixed_precision="no")
 
     events = EventAccumulator(str(folder / "sentorder"))
     events.Reload()
@@ -230,7 +230,7 @@ def test_a_failed_save_keeps_the_model_before(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "magic"}, "no method 'magic'; choose one of: regression, pairwise"),
+        ({"method": "magic"}, "no method 'magic'; choose one of: regression, regression-share, l1"),
         ({"mixed_precision": "fp16"}, "--mixed_precision fp16: not on a CPU"),
         ({"log_with": ["wandb"]}, "--log_with wandb: that tracker is not installed"),
         ({"log_with": ["foo"]}, "--log_with foo: there is no such tracker"),
