@@ -72,7 +72,8 @@ def test_the_same_numbers_however_a_step_is_cut_up(
                 assert ours["eval_loss"] == pytest.approx(theirs["eval_loss"], rel=1e-4)
         for key, tensor in load_file(tmp_path / name / "checkpoint-7" / "model.safetensors").items():
             # The true gradient of a key's bias is zero, and Adam makes steps of what rounding leaves of it.
-            tolerance = 1e-2 if key.endswith(("key.bias", "in_proj_bias")) else 1e-5
+            # Of many small terms, as in four losses together, more is left (float64 is exact: test_train.py).
+            tolerance = 1e-2 if key.endswith(("key.bias", "in_proj_bias")) else 1e-5 if method != "joint" else 1e-4
             assert torch.allclose(tensor, weights[key], rtol=0, atol=tolerance), (name, key)
         ids = [json.loads(line)["id"] for line in (tmp_path / name / "predictions.jsonl").read_text().splitlines()]
         assert ids == [json.loads(line)["id"] for line in predictions.splitlines()]

@@ -18,7 +18,6 @@ from sentorder.data.collation import ordering_loader
 from sentorder.data.formats import to_dataset
 from sentorder.data.sampling import GlobalPlan
 from sentorder.data.sources import load_splits
-from sentorder.data.tokenization import tokenize
 from sentorder.finite_guard import NonFiniteError
 from sentorder.loop import train_steps
 from sentorder.model_files import save_model
@@ -303,20 +302,25 @@ def test_overwriting_leaves_nothing_of_the_old_run_but_never_removes_the_model_i
     assert not (tmp_path / "run" / "sentorder").exists() and (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("method", ["regression", "pairwise", "pointer"])
-def test_the_real_model_is_cut_up_exactly_in_float64(tiny_encoder: str, small_data: str, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "backbone"),
+    [("regression", "joint"), ("pairwise", "restarted"), ("pointer", "joint"), ("joint", "hierarchical")],
+)
+def test_the_real_model_is_cut_up_exactly_in_float64(
+    tiny_encoder: str, small_data: str, method: str, backbone: str
+) -> None:
     losses = []
     for per_device, accumulation in ((8, 1), (4, 2), (1, 8)):
         set_seed(0)
         accelerator = Accelerator(cpu=True)
-        model = SentenceOrderer.from_encoder(tiny_encoder, method=method, dropout=0.0).double()
-        table = tokenize(to_dataset(load_splits(small_data).splits["train"]), model.tokenizer, 512)
+        model = SentenceOrderer.from_encoder(tiny_encoder, method=method, backbone=backbone, dropout=0.0).double()
+        table = model.tokenize(to_dataset(load_splits(small_data).splits["train"]))
         plan = GlobalPlan(table["length"][:], 8, micro_batches=accumulation, seed=1)
         loader = ordering_loader(table, plan, model.collator(seed=1))
         optimizer = adamw(parameter_groups(model, learning_rate=1e-3, weight_decay=0.01))
         prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
         steps = train_steps(
-            accelerator, prepared, optimizer, None, loader, model.method.loss, max_steps=7,
+            accelerator, prepared, optimizer, None, loader, model.method.training_loss, max_steps=7,
             gradient_accumulation_steps=accumulation,
         )  # fmt: skip
         losses.append([step.loss.item() for step in steps])
