@@ -139,6 +139,12 @@ class RestartedBackbone(JointBackbone):
             )
 
 
+GROUPS = 4
+"""Into how many groups of like length the sentences of a batch are put at the most."""
+ROWS = 8
+"""How many sentences make a group worth a pass of its own."""
+
+
 class SentenceBackbone(nn.Module):
     """Each sentence through the encoder by itself: its state knows nothing of the others.
 
@@ -162,10 +168,17 @@ class SentenceBackbone(nn.Module):
         slot_mask: torch.Tensor,
     ) -> torch.Tensor:
         """(B, N, H) for token tensors (B, N, L)."""
-        mask = attention_mask[slot_mask]  # (sentences, L): no padded slot is computed
-        states = self.encoder(input_ids=input_ids[slot_mask], attention_mask=mask).last_hidden_state
-        weights = pooling_weights(mask - 1, 1, self.pooling, states.dtype)
-        pooled = torch.bmm(weights, states)[:, 0]
+        ids, mask = input_ids[slot_mask], attention_mask[slot_mask]  # (sentences, L): no padded slot is computed
+        lengths = mask.sum(dim=1)
+        # Sentences of like length together: padded to the longest of all, half of what is computed would be padding.
+        by_length = torch.argsort(lengths, stable=True)
+        parts = []
+        for rows in by_length.chunk(min(GROUPS, max(1, len(lengths) // ROWS))):
+            width = int(lengths[rows].max())
+            shown = mask[rows, :width]
+            states = self.encoder(input_ids=ids[rows, :width], attention_mask=shown).last_hidden_state
+            parts.append(torch.bmm(pooling_weights(shown - 1, 1, self.pooling, states.dtype), states)[:, 0])
+        pooled = torch.cat(parts)[torch.argsort(by_length)]
         return pooled.new_zeros(*slot_mask.shape, self.hidden_size).masked_scatter(slot_mask[..., None], pooled)
 
 

@@ -64,18 +64,24 @@ WAVES = 16
 
 
 class PositionHead(nn.Module):
-    """One logit per sentence and position, for documents of any length: ``v . tanh(K h_i + Q p)``.
+    """One logit per sentence and position, for documents of any length.
 
-    A position p is asked for by where it lies between the first (0) and the last (1): its cosines of rising frequency
-    and 1/n go through a small network. Bin et al., NAON (EMNLP Findings 2023), whose positions count from the start.
+    A position is asked for by where it lies between the first (0) and the last (1): its cosines of rising frequency and
+    1/n go through a small network to a query, and its product with the key of a sentence is the logit. (The queries are
+    normalised: without, products of two small things hardly begin to learn. Asking by position is the idea of Bin et
+    al., NAON, EMNLP Findings 2023, whose positions count from the start.)
     """
 
     def __init__(self, hidden_size: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.query = nn.Sequential(nn.Linear(WAVES + 1, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size))
+        self.query = nn.Sequential(
+            nn.Linear(WAVES + 1, hidden_size),
+            nn.GELU(),
+            nn.Linear(hidden_size, hidden_size),
+            nn.LayerNorm(hidden_size, bias=False),  # a bias would add the same to all positions
+        )
         self.key = nn.Linear(hidden_size, hidden_size)
-        self.logit = nn.Linear(hidden_size, 1, bias=False)
 
     def forward(
         self, slot_states: torch.Tensor, slot_mask: torch.Tensor, positions: torch.Tensor | None = None
@@ -87,7 +93,7 @@ class PositionHead(nn.Module):
         size = (1 / counts.clamp(min=1))[..., None].expand(*places.shape, 1)
         queries = self.query(torch.cat([waves, size], dim=-1))
         keys = self.key(self.dropout(slot_states))
-        logits = self.logit(torch.tanh(keys[:, :, None, :] + queries[:, None, :, :])).squeeze(-1)
+        logits = torch.bmm(keys, queries.transpose(1, 2)) / math.sqrt(keys.shape[-1])
         return OrderingOutput(slot_states=slot_states, position_logits=logits)
 
 

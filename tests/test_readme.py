@@ -33,6 +33,7 @@ def test_flags_that_are_named_exist() -> None:
     known = {name for kind in kinds for name in kind.__dataclass_fields__} | {"config", "help", "as", "kills"}
     known |= {
         "only",
+        "finalists",
         "seeds",
         "logdir",
         "config_file",
