@@ -170,10 +170,12 @@ class SentenceBackbone(nn.Module):
         """(B, N, H) for token tensors (B, N, L)."""
         ids, mask = input_ids[slot_mask], attention_mask[slot_mask]  # (sentences, L): no padded slot is computed
         lengths = mask.sum(dim=1)
-        # Sentences of like length together: padded to the longest of all, half of what is computed would be padding.
+        # Sentences of like length together: padded to the longest of all, a good part of the work would be padding. Not
+        # while learning, where each pass costs a gradient of the whole vocabulary, which is more than that.
         by_length = torch.argsort(lengths, stable=True)
+        groups = 1 if torch.is_grad_enabled() else min(GROUPS, max(1, len(lengths) // ROWS))
         parts = []
-        for rows in by_length.chunk(min(GROUPS, max(1, len(lengths) // ROWS))):
+        for rows in by_length.chunk(groups):
             width = int(lengths[rows].max())
             shown = mask[rows, :width]
             states = self.encoder(input_ids=ids[rows, :width], attention_mask=shown).last_hidden_state
