@@ -33,14 +33,19 @@ def pooling_weights(
     mean = members / members.sum(dim=-1, keepdim=True).clamp(min=1.0)
     if pooling == "mean":
         return mean
-    starts = torch.ones_like(token_slots, dtype=torch.bool)
-    starts[:, 1:] = token_slots[:, 1:] != token_slots[:, :-1]
-    marker = members * starts[:, None, :]
+    marker = members * _starts(token_slots)[:, None, :]
     return marker if pooling == "marker" else marker + mean
 
 
-class JointBackbone(nn.Module):
-    """All sentences of a document through the encoder at once; then one state per slot.
+def _starts(token_slots: torch.Tensor) -> torch.Tensor:
+    """(B, L) True for the first token of each slot."""
+    starts = torch.ones_like(token_slots, dtype=torch.bool)
+    starts[:, 1:] = token_slots[:, 1:] != token_slots[:, :-1]
+    return starts
+
+
+class EncoderBackbone(nn.Module):
+    """An encoder, and how the states of a sentence's tokens become one.
 
     Args:
         encoder: any Hugging Face encoder (a ``PreTrainedModel`` whose output has ``last_hidden_state``).
@@ -53,6 +58,10 @@ class JointBackbone(nn.Module):
         self.encoder = encoder
         self.hidden_size = int(encoder.config.hidden_size)
         self.pooling: Pooling = pooling
+
+
+class JointBackbone(EncoderBackbone):
+    """All sentences of a document through the encoder at once; then one state per slot."""
 
     def forward(
         self,
@@ -93,9 +102,7 @@ class RestartedBackbone(JointBackbone):
         """(B, L, H) the state of each token."""
         length = token_slots.shape[1]
         places = torch.arange(length, device=token_slots.device).expand_as(token_slots)
-        starts = torch.ones_like(token_slots, dtype=torch.bool)
-        starts[:, 1:] = token_slots[:, 1:] != token_slots[:, :-1]
-        start_of_mine = torch.where(starts, places, 0).cummax(dim=1).values
+        start_of_mine = torch.where(_starts(token_slots), places, 0).cummax(dim=1).values
         position_ids = (places - start_of_mine).masked_fill(token_slots < 0, 0) + self.first_position
         together = token_slots[:, :, None] == token_slots[:, None, :]
         bonus = torch.where(together, self.same_sentence, 0.0)
@@ -145,20 +152,8 @@ ROWS = 8
 """How many sentences make a group worth a pass of its own."""
 
 
-class SentenceBackbone(nn.Module):
-    """Each sentence through the encoder by itself: its state knows nothing of the others.
-
-    Args:
-        encoder: as for :class:`JointBackbone`.
-        pooling: likewise.
-        dropout: likewise.
-    """
-
-    def __init__(self, encoder: PreTrainedModel, pooling: Pooling, dropout: float) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.hidden_size = int(encoder.config.hidden_size)
-        self.pooling: Pooling = pooling
+class SentenceBackbone(EncoderBackbone):
+    """Each sentence through the encoder by itself: its state knows nothing of the others."""
 
     def forward(
         self,

@@ -5,10 +5,10 @@ Likewise the backbones, any of which goes with any method.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -57,6 +57,8 @@ from .score_losses import (
     squared_error,
     squared_error_of_share,
 )
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -307,9 +309,7 @@ def get_method(name: str) -> Method:
     Raises:
         UserError: if there is none, with the names that there are.
     """
-    if name not in METHODS:
-        raise UserError(f"There is no method {name!r}; choose one of: {', '.join(METHODS)}.")
-    return METHODS[name]
+    return _row(METHODS, "method", name)
 
 
 def get_backbone(name: str) -> Backbone:
@@ -318,6 +318,10 @@ def get_backbone(name: str) -> Backbone:
     Raises:
         UserError: if there is none, with the names that there are.
     """
-    if name not in BACKBONES:
-        raise UserError(f"There is no backbone {name!r}; choose one of: {', '.join(BACKBONES)}.")
-    return BACKBONES[name]
+    return _row(BACKBONES, "backbone", name)
+
+
+def _row(table: Mapping[str, Row], kind: str, name: str) -> Row:
+    if name not in table:
+        raise UserError(f"There is no {kind} {name!r}; choose one of: {', '.join(table)}.")
+    return table[name]

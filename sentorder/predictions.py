@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .data.formats import not_utf8
+from .data.formats import open_text
 from .errors import UserError, first_line
 
 PREDICTIONS = "predictions.jsonl"
@@ -58,25 +58,18 @@ def read_predictions(path: str | Path) -> list[Prediction]:
         path = path / PREDICTIONS
     predictions: list[Prediction] = []
     lines_of_ids: dict[str, int] = {}
-    try:
-        with open(path, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                prediction = _prediction(line, f"{path}, line {number}")
-                before = lines_of_ids.setdefault(prediction.id, number)
-                if before != number:
-                    raise UserError(
-                        f"{path}, line {number}: the id {prediction.id!r} stands in line {before} already; each "
-                        "document needs one of its own."
-                    )
-                predictions.append(prediction)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise not_utf8(path.read_bytes(), str(path)) from None
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            prediction = _prediction(line, f"{path}, line {number}")
+            before = lines_of_ids.setdefault(prediction.id, number)
+            if before != number:
+                raise UserError(
+                    f"{path}, line {number}: the id {prediction.id!r} stands in line {before} already; each document "
+                    "needs one of its own."
+                )
+            predictions.append(prediction)
     if not predictions:
         raise UserError(f"{path}: the file holds no predictions.")
     return predictions

@@ -11,12 +11,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from datasets import Dataset
 
@@ -119,19 +120,29 @@ def read_file(path: str | Path) -> list[Document]:
     Raises:
         UserError: if the file is missing, unreadable, not UTF-8, empty or malformed.
     """
-    path = Path(path)
+    with open_text(path) as lines:
+        documents = list(parse_documents(lines, str(path)))
+    if not documents:
+        raise UserError(f"{path}: the file holds no documents.")
+    return documents
+
+
+@contextlib.contextmanager
+def open_text(path: str | Path) -> Iterator[TextIO]:
+    """A file of UTF-8 text, with or without a byte-order mark.
+
+    Raises:
+        UserError: if it is missing or cannot be read, or something in it that is read is not UTF-8.
+    """
     try:
-        with open(path, encoding="utf-8-sig") as lines:  # with or without a byte-order mark
-            documents = list(parse_documents(lines, str(path)))
+        with open(path, encoding="utf-8-sig") as lines:
+            yield lines
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:
-        raise not_utf8(path.read_bytes(), str(path)) from None
-    if not documents:
-        raise UserError(f"{path}: the file holds no documents.")
-    return documents
+        raise not_utf8(Path(path).read_bytes(), str(path)) from None
 
 
 def not_utf8(data: bytes, name: str) -> UserError:
