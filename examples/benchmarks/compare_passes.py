@@ -59,6 +59,8 @@ def main() -> None:
     texts = [document.sentences for document in documents[: given.max_documents]]
     models = [SentenceOrderer.from_pretrained(path) for path in given.models]
     for model in models:
+        for permutations, refeeds in given.passes:  # a backbone may refuse more passes: say so before any work
+            model.set_decoding(num_permutations=permutations, num_refeeds=refeeds)
         model.order(texts[:8])  # the first pass of a process is slow
     rows: list[dict[str, Any]] = []
     first: np.ndarray | None = None
