@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from .encoders import first_position, positions_known
 from .errors import UserError, first_line
+from .packing import pack
 
 Pooling = Literal["marker", "mean", "both"]
 
@@ -44,6 +49,58 @@ def _starts(token_slots: torch.Tensor) -> torch.Tensor:
     return starts
 
 
+def read_apart(
+    encoder: PreTrainedModel,
+    input_ids: torch.Tensor,
+    token_slots: torch.Tensor,
+    within: torch.Tensor | float = 0.0,
+    across: float | None = None,
+) -> torch.Tensor:
+    """Several sentences in a row of the encoder, each with position ids that begin anew.
+
+    Args:
+        encoder: takes position ids, and sees order by nothing else.
+        input_ids: (B, L).
+        token_slots: (B, L) the number of each token's sentence in its row, -1 for padding, which is hidden.
+        within: added to the attention scores between tokens of a sentence.
+        across: added to those between sentences; None hides them from each other.
+
+    Returns:
+        (B, L, H) the state of each token.
+    """
+    places = torch.arange(token_slots.shape[1], device=token_slots.device).expand_as(token_slots)
+    start_of_mine = torch.where(_starts(token_slots), places, 0).cummax(dim=1).values
+    position_ids = (places - start_of_mine).masked_fill(token_slots < 0, 0) + first_position(encoder)
+    together = token_slots[:, :, None] == token_slots[:, None, :]
+    hidden = torch.finfo(encoder.dtype).min
+    scores = torch.where(together, within, hidden if across is None else across).to(encoder.dtype)
+    # Padding sees itself where nothing else is to be seen: a softmax over nothing is not a number.
+    scores = scores if across is None else scores.masked_fill(token_slots[:, None, :] < 0, hidden)
+    states: torch.Tensor = encoder(
+        input_ids=input_ids, attention_mask=scores[:, None], position_ids=position_ids
+    ).last_hidden_state
+    return states
+
+
+TRIAL = 192
+"""Tokens on which an encoder is tried: more than the local attention that some families have looks at."""
+
+
+@contextmanager
+def _evaluating(encoder: nn.Module) -> Iterator[None]:
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        yield
+    finally:
+        encoder.train(was_training)
+
+
+def _same_but_for_rounding(first: torch.Tensor, second: torch.Tensor) -> bool:
+    allowed = max(2e-5, 8 * torch.finfo(first.dtype).eps)  # in float32, rounding is a tenth of that
+    return bool((first - second).abs().max() <= allowed * first.abs().max())
+
+
 class EncoderBackbone(nn.Module):
     """An encoder, and how the states of a sentence's tokens become one.
 
@@ -58,6 +115,15 @@ class EncoderBackbone(nn.Module):
         self.encoder = encoder
         self.hidden_size = int(encoder.config.hidden_size)
         self.pooling: Pooling = pooling
+        self.pads_sentences = False
+        """Whether each sentence of a batch is padded to the longest of all."""
+
+    def check_encoder(self) -> None:
+        """Try what the encoder can do, once its weights are there.
+
+        Raises:
+            UserError: if the backbone does not go with it.
+        """
 
 
 class JointBackbone(EncoderBackbone):
@@ -92,26 +158,10 @@ class RestartedBackbone(JointBackbone):
     def __init__(self, encoder: PreTrainedModel, pooling: Pooling, dropout: float) -> None:
         super().__init__(encoder, pooling, dropout)
         self.same_sentence = nn.Parameter(torch.ones(1))
-        self.first_position = 0
-        for module in encoder.modules():  # RoBERTa types count from behind the padding index
-            table = getattr(module, "position_embeddings", None)
-            if isinstance(table, nn.Embedding) and table.padding_idx is not None:
-                self.first_position = table.padding_idx + 1
 
     def encode(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_slots: torch.Tensor) -> torch.Tensor:
         """(B, L, H) the state of each token."""
-        length = token_slots.shape[1]
-        places = torch.arange(length, device=token_slots.device).expand_as(token_slots)
-        start_of_mine = torch.where(_starts(token_slots), places, 0).cummax(dim=1).values
-        position_ids = (places - start_of_mine).masked_fill(token_slots < 0, 0) + self.first_position
-        together = token_slots[:, :, None] == token_slots[:, None, :]
-        bonus = torch.where(together, self.same_sentence, 0.0)
-        # (B, 1, L, L), added to the attention scores; padding is hidden from everybody.
-        attention = bonus.masked_fill(token_slots[:, None, :] < 0, torch.finfo(bonus.dtype).min)[:, None]
-        states: torch.Tensor = self.encoder(
-            input_ids=input_ids, attention_mask=attention, position_ids=position_ids
-        ).last_hidden_state
-        return states
+        return read_apart(self.encoder, input_ids, token_slots, within=self.same_sentence, across=0.0)
 
     @torch.no_grad()
     def check_encoder(self) -> None:
@@ -124,36 +174,38 @@ class RestartedBackbone(JointBackbone):
         advice = "use --backbone joint or hierarchical."
         if "position_ids" not in inspect.signature(self.encoder.forward).parameters:
             raise UserError(f"--backbone restarted: a {name} encoder cannot be given positions; {advice}")
-        limit = getattr(self.encoder.config, "max_position_embeddings", None) or 192
-        length = max(2, min(96, limit // 2))  # longer together than the local attention that some families have
+        length = max(2, min(TRIAL, positions_known(self.encoder) or TRIAL) // 2)
         random = torch.Generator().manual_seed(0)
         tokens = torch.randint(self.encoder.config.vocab_size, (2, length), generator=random)
         both = torch.stack([tokens.flatten(), tokens.flip(0).flatten()]).to(self.same_sentence.device)
         slots = torch.arange(2, device=both.device).repeat_interleave(length).expand_as(both)
-        was_training = self.encoder.training
-        self.encoder.eval()
         try:
-            forward, backward = self.encode(both, torch.ones_like(both), slots)
+            with _evaluating(self.encoder):
+                forward, backward = self.encode(both, torch.ones_like(both), slots)
         except Exception as error:  # families raise what they like for a mask or positions that they do not know
             raise UserError(f"--backbone restarted: does not go with {name} ({first_line(error)}); {advice}") from error
-        finally:
-            self.encoder.train(was_training)
-        difference = (forward - backward.view(2, length, -1).flip(0).flatten(0, 1)).abs().max()
-        if difference > 2e-5 * forward.abs().max():  # rounding is a tenth of that
+        if not _same_but_for_rounding(forward, backward.view(2, length, -1).flip(0).flatten(0, 1)):
             raise UserError(
                 f"--backbone restarted: a {name} encoder sees the order of sentences by more than its position ids; "
                 f"{advice}"
             )
 
 
-GROUPS = 4
-"""Into how many groups of like length the sentences of a batch are put at the most."""
-ROWS = 8
-"""How many sentences make a group worth a pass of its own."""
+ROW = 128
+"""Tokens in a row of sentences: wide enough that little stays empty, narrow enough that attention costs little."""
 
 
 class SentenceBackbone(EncoderBackbone):
-    """Each sentence through the encoder by itself: its state knows nothing of the others."""
+    """Each sentence through the encoder by itself: its state knows nothing of the others.
+
+    The sentences of a batch are put side by side into rows, hidden from each other, where the encoder allows it;
+    otherwise each is padded to the longest.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, pooling: Pooling, dropout: float) -> None:
+        super().__init__(encoder, pooling, dropout)
+        self.pads_sentences = True
+        self.row = min(ROW, positions_known(encoder) or ROW)
 
     def forward(
         self,
@@ -164,19 +216,48 @@ class SentenceBackbone(EncoderBackbone):
     ) -> torch.Tensor:
         """(B, N, H) for token tensors (B, N, L)."""
         ids, mask = input_ids[slot_mask], attention_mask[slot_mask]  # (sentences, L): no padded slot is computed
-        lengths = mask.sum(dim=1)
-        # Sentences of like length together: padded to the longest of all, a good part of the work would be padding. Not
-        # while learning, where each pass costs a gradient of the whole vocabulary, which is more than that.
-        by_length = torch.argsort(lengths, stable=True)
-        groups = 1 if torch.is_grad_enabled() else min(GROUPS, max(1, len(lengths) // ROWS))
-        parts = []
-        for rows in by_length.chunk(groups):
-            width = int(lengths[rows].max())
-            shown = mask[rows, :width]
-            states = self.encoder(input_ids=ids[rows, :width], attention_mask=shown).last_hidden_state
-            parts.append(torch.bmm(pooling_weights(shown - 1, 1, self.pooling, states.dtype), states)[:, 0])
-        pooled = torch.cat(parts)[torch.argsort(by_length)]
+        pooled = self.read_padded(ids, mask) if self.pads_sentences else self.read_packed(ids, mask)
         return pooled.new_zeros(*slot_mask.shape, self.hidden_size).masked_scatter(slot_mask[..., None], pooled)
+
+    def read_padded(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(sentences, H) for tokens (sentences, L), each sentence in a row of its own."""
+        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return torch.bmm(pooling_weights(mask - 1, 1, self.pooling, states.dtype), states)[:, 0]
+
+    def read_packed(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The same, with several sentences in a row."""
+        lengths: list[int] = mask.sum(dim=1).tolist()
+        rows = pack(lengths, max(self.row, *lengths))
+        width = max(sum(lengths[index] for index in row) for row in rows)
+        tokens = np.zeros((len(rows), width), dtype=np.int64)  # where in ids; the first token fills up
+        token_slots = np.full((len(rows), width), -1, dtype=np.int64)
+        places = np.empty((len(lengths), 2), dtype=np.int64)  # row and number in the row of each sentence
+        for number, row in enumerate(rows):
+            end = 0
+            for slot, index in enumerate(row):
+                start, end = end, end + lengths[index]
+                tokens[number, start:end] = np.arange(lengths[index]) + index * ids.shape[1]
+                token_slots[number, start:end] = slot
+                places[index] = number, slot
+        in_row, slots, place = (torch.from_numpy(array).to(ids.device) for array in (tokens, token_slots, places))
+        states = read_apart(self.encoder, ids.flatten()[in_row], slots)
+        most = max(map(len, rows))
+        return torch.bmm(pooling_weights(slots, most, self.pooling, states.dtype), states)[place[:, 0], place[:, 1]]
+
+    @torch.no_grad()
+    def check_encoder(self) -> None:
+        """Try whether sentences that share a row come out as they do alone."""
+        longest = min(TRIAL, positions_known(self.encoder) or TRIAL)
+        lengths = torch.tensor([longest, 3, 5])
+        mask = (torch.arange(longest) < lengths[:, None]).long().to(self.encoder.device)
+        random = torch.Generator().manual_seed(0)
+        ids = torch.randint(self.encoder.config.vocab_size, mask.shape, generator=random).to(mask.device)
+        try:
+            with _evaluating(self.encoder):
+                alone, packed = self.read_padded(ids, mask), self.read_packed(ids, mask)
+        except Exception:  # families raise what they like for a mask or positions that they do not know
+            return
+        self.pads_sentences = not _same_but_for_rounding(alone, packed)
 
 
 LAYERS = 2

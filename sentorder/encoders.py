@@ -235,10 +235,23 @@ def window_length(encoder: PreTrainedModel, tokenizer: Any) -> int:
 
     ``UNLIMITED_WINDOW`` for an encoder with relative positions that names no limit.
     """
-    limits = [getattr(tokenizer, "model_max_length", None), getattr(encoder.config, "max_position_embeddings", None)]
-    for module in encoder.modules():
-        # RoBERTa types count positions from behind the padding index, so some rows of the table are never used.
-        table = getattr(module, "position_embeddings", None)
-        if isinstance(table, nn.Embedding) and table.padding_idx is not None:
-            limits.append(table.num_embeddings - table.padding_idx - 1)
+    limits = [getattr(tokenizer, "model_max_length", None), positions_known(encoder)]
     return min((int(limit) for limit in limits if limit is not None and 0 < limit < 10**9), default=UNLIMITED_WINDOW)
+
+
+def first_position(encoder: PreTrainedModel) -> int:
+    """The position id of an input's first token: RoBERTa types count from behind the padding index, others from 0."""
+    return max((int(table.padding_idx or 0) + 1 for table in _tables_with_padding(encoder)), default=0)
+
+
+def positions_known(encoder: PreTrainedModel) -> int | None:
+    """How many tokens the encoder has positions for; None where it names no limit."""
+    limits = [getattr(encoder.config, "max_position_embeddings", None)]
+    limits += [table.num_embeddings - first_position(encoder) for table in _tables_with_padding(encoder)]
+    return min((int(limit) for limit in limits if limit is not None and 0 < limit < 10**9), default=None)
+
+
+def _tables_with_padding(encoder: PreTrainedModel) -> list[nn.Embedding]:
+    """The tables of positions that have a row for padding."""
+    tables = (getattr(module, "position_embeddings", None) for module in encoder.modules())
+    return [table for table in tables if isinstance(table, nn.Embedding) and table.padding_idx is not None]

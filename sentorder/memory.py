@@ -62,15 +62,15 @@ def fitting_accumulation(
 def most_demanding(model: SentenceOrderer, table: Dataset, size: int) -> list[int]:
     """The rows of so many documents that take the most memory in one batch.
 
-    Those with the most tokens; where each sentence is an input of its own, all are padded to the longest of the batch:
-    then those with the most sentences, and the one with the longest.
+    Those with the most tokens; where sentences are padded to the longest of the batch, those with the most sentences,
+    and the one with the longest.
 
     Args:
         model: whose inputs they become.
         table: of tokenised documents.
         size: of the batch.
     """
-    if not model.reading.per_sentence:
+    if not model.backbone.pads_sentences:
         return np.argsort(-np.asarray(table["length"][:]), kind="stable")[:size].tolist()  # type: ignore[no-any-return]
     counts, widths = (
         np.asarray([measure(ids) for ids in table["sentence_ids"]]) for measure in (len, lambda ids: max(map(len, ids)))

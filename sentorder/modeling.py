@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from .backbones import Pooling, RestartedBackbone
+from .backbones import Pooling
 from .contracts import OrderingOutput
 from .data.collation import Collator, Shape
 from .data.tokenization import tokenize
@@ -184,8 +184,7 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
             tokenizer_size=len(tokenizer),
         )
         model = cls(config, encoder)
-        if isinstance(model.backbone, RestartedBackbone):
-            model.backbone.check_encoder()
+        model.backbone.check_encoder()
         model.tokenizer = tokenizer
         model.origin = f"{source.description}; method: {method}; backbone: {backbone}"
         return model
@@ -232,6 +231,7 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
             raise
         except Exception as error:  # safetensors and transformers raise a dozen kinds for a broken file
             raise UserError(f"{source}: the model cannot be loaded ({error}).") from error
+        model.backbone.check_encoder()
         model.tokenizer = tokenizer
         model.origin = f"model: {source}, {config.method}, with its trained head"
         return model
