@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_both(
     assert [row["step"] for row in read_metrics(tmp_path / "run") if "loss" in row] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 7])
 def test_evaluation_counts_every_document_once_for_any_number_of_processes(
     run: Run, model_path: str, small_data: str, tmp_path: Path, count: int
 ) -> None:
@@ -168,7 +168,7 @@ def test_evaluation_counts_every_document_once_for_any_number_of_processes(
     assert one == {name: pytest.approx(value, rel=1e-6 if name == "loss" else 1e-12) for name, value in two.items()}
 
 
-@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 6])
 def test_two_processes_predict_every_document_once_and_in_order(
     run: Run, model_path: str, small_data: str, tmp_path: Path, count: int
 ) -> None:

@@ -140,7 +140,7 @@ def test_a_model_and_a_loss_of_ones_own(run: Run) -> None:
     assert float(found[1]) > 0.4  # to call everything an opening gives 0.29
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_kills_cost_nothing(run: Run, kills: int) -> None:
     script = str(EXAMPLES / "benchmarks" / "kill_and_resume.py")
     result = run(sys.executable, script, "--kills", str(kills), "--max_steps", "40")

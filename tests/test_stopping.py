@@ -94,7 +94,7 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> Non
     raise TimeoutError
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", pytest.param("SIGUSR1", marks=pytest.mark.slow)])
 def test_a_signal_saves_and_ends_with_its_code(
     tiny_encoder: str, small_data: str, tmp_path: Path, started: Any, name: str
 ) -> None:
