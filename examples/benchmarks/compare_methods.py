@@ -46,9 +46,9 @@ from sentorder.significance import mean_interval, over_runs, paired_difference
 TUTORIAL = "regression-mean"
 """The system of the tutorial, read in the way that suits the default encoder: what the others are compared with."""
 CONTESTANTS: dict[str, dict[str, str]] = {
-    "regression-marker": {"method": "regression", "pooling": "marker"},  # as the tutorial reads it
-    TUTORIAL: {"method": "regression", "pooling": "mean"},
-    **{name: {"method": name} for name in TRAINED},
+    "regression-marker": {"method": "regression", "backbone": "joint", "pooling": "marker"},  # as the tutorial reads it
+    TUTORIAL: {"method": "regression", "backbone": "joint", "pooling": "mean"},
+    **{name: {"method": name, "backbone": "joint"} for name in TRAINED},
     **{f"{name}-restarted": {"method": name, "backbone": "restarted"} for name in ("pairwise", "pointer")},
     **{
         f"{name}-hierarchical": {"method": name, "backbone": "hierarchical"}
