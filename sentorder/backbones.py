@@ -50,20 +50,15 @@ def _starts(token_slots: torch.Tensor) -> torch.Tensor:
 
 
 def read_apart(
-    encoder: PreTrainedModel,
-    input_ids: torch.Tensor,
-    token_slots: torch.Tensor,
-    within: torch.Tensor | float = 0.0,
-    across: float | None = None,
+    encoder: PreTrainedModel, input_ids: torch.Tensor, token_slots: torch.Tensor, bonus: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Several sentences in a row of the encoder, each with position ids that begin anew.
 
     Args:
         encoder: takes position ids, and sees order by nothing else.
         input_ids: (B, L).
-        token_slots: (B, L) the number of each token's sentence in its row, -1 for padding, which is hidden.
-        within: added to the attention scores between tokens of a sentence.
-        across: added to those between sentences; None hides them from each other.
+        token_slots: (B, L) the number of each token's sentence in its row, -1 for padding.
+        bonus: added to the attention scores between tokens of one sentence, (1,); None hides sentences from each other.
 
     Returns:
         (B, L, H) the state of each token.
@@ -72,12 +67,15 @@ def read_apart(
     start_of_mine = torch.where(_starts(token_slots), places, 0).cummax(dim=1).values
     position_ids = (places - start_of_mine).masked_fill(token_slots < 0, 0) + first_position(encoder)
     together = token_slots[:, :, None] == token_slots[:, None, :]
-    hidden = torch.finfo(encoder.dtype).min
-    scores = torch.where(together, within, hidden if across is None else across).to(encoder.dtype)
-    # Padding sees itself where nothing else is to be seen: a softmax over nothing is not a number.
-    scores = scores if across is None else scores.masked_fill(token_slots[:, None, :] < 0, hidden)
+    if bonus is None:
+        scores = torch.zeros(together.shape, dtype=encoder.dtype, device=together.device)
+        hidden = ~together  # padding sees itself: a softmax over nothing is not a number
+    else:
+        scores = torch.where(together, bonus, 0.0).to(encoder.dtype)
+        hidden = (token_slots < 0)[:, None, :]
+    mask = scores.masked_fill(hidden, torch.finfo(encoder.dtype).min)[:, None]
     states: torch.Tensor = encoder(
-        input_ids=input_ids, attention_mask=scores[:, None], position_ids=position_ids
+        input_ids=input_ids, attention_mask=mask, position_ids=position_ids
     ).last_hidden_state
     return states
 
@@ -161,7 +159,7 @@ class RestartedBackbone(JointBackbone):
 
     def encode(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_slots: torch.Tensor) -> torch.Tensor:
         """(B, L, H) the state of each token."""
-        return read_apart(self.encoder, input_ids, token_slots, within=self.same_sentence, across=0.0)
+        return read_apart(self.encoder, input_ids, token_slots, self.same_sentence)
 
     @torch.no_grad()
     def check_encoder(self) -> None:

@@ -7,9 +7,11 @@ at the gold positions, which teach it where there are any.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .contracts import OrderingOutput, Prefixes
 from .likelihoods import adjacency_log_probabilities, pair_log_probabilities
@@ -31,6 +33,29 @@ class ScoreHead(nn.Module):
         return OrderingOutput(slot_states=slot_states, scores=scores)
 
 
+MOST_FEATURES = 2**25
+"""Numbers that a table of sentences by sentences may hold at once: 128 MiB in float32."""
+
+
+def _in_parts(table: Callable[[slice], torch.Tensor], rows: int, numbers: int) -> torch.Tensor:
+    """A table (B, rows, N, ...) whose rows are computed a few at a time, so that memory does not grow with them.
+
+    While learning, what a part went through is computed again for its gradient, unless all fits at once.
+
+    Args:
+        table: gives some rows of it.
+        rows: how many there are.
+        numbers: what each of them takes on the way.
+    """
+    size = max(1, MOST_FEATURES // max(1, numbers))
+    if size >= rows:
+        return table(slice(0, rows))
+    parts = [slice(start, start + size) for start in range(0, rows, size)]
+    if torch.is_grad_enabled():
+        return torch.cat([checkpoint(table, part, use_reentrant=False) for part in parts], dim=1)
+    return torch.cat([table(part) for part in parts], dim=1)
+
+
 class PairHead(nn.Module):
     """One antisymmetric logit per pair of sentences: ``f(i, j) - f(j, i)``, positive where i comes first.
 
@@ -50,8 +75,13 @@ class PairHead(nn.Module):
     ) -> OrderingOutput:
         """Pair logits (B, N, N), and adjacency logits (B, N, N) if asked for, for slot states (B, N, H)."""
         states = self.dropout(slot_states)
-        pairs = nn.functional.gelu(self.first(states)[:, :, None, :] + self.second(states)[:, None, :, :])
-        before, *follows = self.logit(pairs).unbind(dim=-1)
+        first, second = self.first(states), self.second(states)
+
+        def logits(rows: slice) -> torch.Tensor:
+            pairs = nn.functional.gelu(first[:, rows, None, :] + second[:, None, :, :])
+            return self.logit(pairs)  # type: ignore[no-any-return]
+
+        before, *follows = _in_parts(logits, first.shape[1], second.numel()).unbind(dim=-1)
         return OrderingOutput(
             slot_states=slot_states,
             pair_logits=before - before.transpose(1, 2),
@@ -117,6 +147,7 @@ class PointerHead(nn.Module):
         self.left = nn.Linear(hidden_size, hidden_size, bias=False)
         self.key = nn.Linear(hidden_size, hidden_size)
         self.logit = nn.Linear(hidden_size, 1, bias=False)
+        self.relations: nn.Linear | None = None  # reads the figures of relations_of
 
     def forward(
         self, slot_states: torch.Tensor, slot_mask: torch.Tensor, positions: torch.Tensor | None = None
@@ -164,13 +195,20 @@ class PointerHead(nn.Module):
         """Logits (B, W, N) of what comes next, -inf for slots that are not left; zeros where none is."""
         states = self.dropout(_states(output))
         asked = self.query(prefixes.memories) + self.left(_mean_of(states, prefixes.left))
-        compared = asked[:, :, None, :] + self.key(states)[:, None, :, :]
-        logits: torch.Tensor = self.logit(torch.tanh(self.add_relations(compared, output, prefixes))).squeeze(-1)
+        keys, figures = self.key(states), self.relations_of(output, prefixes)
+
+        def rows_of(rows: slice) -> torch.Tensor:
+            compared = asked[:, rows, None, :] + keys[:, None, :, :]
+            if self.relations is not None and figures is not None:
+                compared = compared + self.relations(figures[:, rows])
+            return self.logit(torch.tanh(compared))  # type: ignore[no-any-return]
+
+        logits = _in_parts(rows_of, asked.shape[1], keys.numel()).squeeze(-1)
         return logits.masked_fill(~prefixes.left & prefixes.left.any(dim=-1, keepdim=True), -torch.inf)
 
-    def add_relations(self, compared: torch.Tensor, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor:
-        """What else speaks for a slot, added to the comparison (B, W, N, H); here nothing."""
-        return compared
+    def relations_of(self, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor | None:
+        """(B, W, N, R) figures that speak for a slot beside its state; here there are none."""
+        return None
 
 
 class RelationalPointerHead(PointerHead):
@@ -199,8 +237,8 @@ class RelationalPointerHead(PointerHead):
             output.next_slot_logits = self.taught(output, slot_mask, positions)
         return output
 
-    def add_relations(self, compared: torch.Tensor, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor:
-        """The comparison (B, W, N, H) with what the pairs say."""
+    def relations_of(self, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor:
+        """(B, W, N, 3) what the pairs say."""
         assert output.pair_logits is not None and output.adjacency_logits is not None
         before = pair_log_probabilities(output.pair_logits).exp()
         real = (prefixes.chosen | prefixes.left)[:, 0]
@@ -213,8 +251,7 @@ class RelationalPointerHead(PointerHead):
         )
         after_last = follows.gather(1, prefixes.last.clamp(min=0)[:, :, None].expand_as(before_left))
         after_last = after_last.masked_fill((prefixes.last < 0)[:, :, None], 0.0)
-        spoken: torch.Tensor = self.relations(torch.stack([after_chosen, before_left, after_last], dim=-1))
-        return compared + spoken
+        return torch.stack([after_chosen, before_left, after_last], dim=-1)
 
 
 class StateHead(nn.Module):

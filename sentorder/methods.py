@@ -110,7 +110,7 @@ class Method:
     reference: str
     log_likelihood: Loss | None = None
     """(output, batch) -> (B,) log probability of the order that ``positions`` give, where the method has one."""
-    backbone: str = "joint"
+    backbone: str = "hierarchical"
     """What reads the documents unless another backbone is asked for."""
 
     @property

@@ -51,7 +51,7 @@ class SentenceOrdererConfig(PreTrainedConfig):
     encoder: dict[str, Any] | None = None
     encoder_name: str | None = None
     method: str = "pairwise"
-    backbone: str = "joint"
+    backbone: str = "hierarchical"
     pooling: str = "both"
     dropout: float = 0.0
     max_length: int = 512

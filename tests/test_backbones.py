@@ -137,7 +137,7 @@ def test_a_document_is_the_same_in_every_batch(backbone: str, tiny_encoder: str,
 def test_hierarchical_reads_more_sentences_than_the_encoder_has_tokens(tiny_encoder: str) -> None:
     torch.manual_seed(0)
     long = [f"sentence number {number} of many" for number in range(300)]
-    joint = SentenceOrderer.from_encoder(tiny_encoder, max_length=64)
+    joint = SentenceOrderer.from_encoder(tiny_encoder, backbone="joint", max_length=64)
     with pytest.raises(UserError, match="300 sentences.*--backbone hierarchical"):
         joint.order([long])
     model = SentenceOrderer.from_encoder(tiny_encoder, max_length=64, backbone="hierarchical")
@@ -184,7 +184,7 @@ def test_weights_of_another_kind_are_refused(tiny_encoder: str, tmp_path: Path) 
     """Random layers must not order texts because somebody changed the configuration."""
     SentenceOrderer.from_encoder(tiny_encoder, method="pointer").save_pretrained(tmp_path / "m")
     config = tmp_path / "m" / "config.json"
-    for name, value in (("backbone", "hierarchical"), ("method", "pointer-pairs"), ("method", "pairwise")):
+    for name, value in (("backbone", "joint"), ("method", "pointer-pairs"), ("method", "pairwise")):
         given = json.loads(config.read_text())
         config.write_text(json.dumps(given | {name: value}))
         with pytest.raises(UserError, match="the weights are not those of its config.json"):
@@ -207,7 +207,7 @@ def test_heads_compute_in_float32_whatever_the_encoder_does(tiny_encoder: str) -
     "wrong", [{"num_permutations": 0}, {"num_refeeds": -1}, {"num_permutations": 1.5}, {"decoder": "x"}]
 )
 def test_decoding_settings_are_checked(wrong: dict[str, Any], tiny_encoder: str) -> None:
-    model = SentenceOrderer.from_encoder(tiny_encoder)
+    model = SentenceOrderer.from_encoder(tiny_encoder, backbone="joint")
     model.set_decoding(decoder="borda", num_permutations=2)
     with pytest.raises(UserError, match="must be a whole number|There is no decoder"):
         model.set_decoding(**wrong)

@@ -120,10 +120,9 @@ MISTAKES = [
     (TRAIN + "single.jsonl", "single.jsonl: there is nothing to order in it. single.jsonl: skipped 2 of 2"),
     (TRAIN + "two.jsonl", "two.jsonl: 2 different documents cannot be split into train, validation and test"),
     (
-        TRAIN + "train=many.jsonl --eval_strategy no",
+        TRAIN + "train=many.jsonl --backbone joint --eval_strategy no",
         "many.jsonl, line 2: has 2000 sentences, and an encoder of 512 tokens",
     ),
-    (PREDICT + "many.jsonl", "many.jsonl, line 2: has 2000 sentences, and an encoder of 512 tokens takes 256 at most"),
     # columns and splits
     (TRAIN + "columns", 'columns: expected a column "sentences" (or "text" and "so_targets"); its columns are: story'),
     (TRAIN + "train=splits:training", "--dataset splits: has no training split, only train, validation"),

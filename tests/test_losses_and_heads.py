@@ -352,3 +352,27 @@ def test_pooling_reads_the_marker_the_mean_or_both() -> None:
     assert torch.allclose(mean[0, 0], torch.tensor([1 / 3, 1 / 3, 1 / 3, 0, 0, 0]))
     assert mean[1, 1].tolist() == [0, *[torch.tensor(1 / 3).item()] * 3, 0, 0] and (mean[0, 2] == 0).all()
     assert torch.equal(pooling_weights(slots, 3, "both"), marker + mean)
+
+
+@pytest.mark.parametrize("method", ["pairwise-neighbours", "pointer", "joint"])
+def test_tables_computed_in_parts_are_the_same(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs and gradients, and without the memory of the whole: no tensor of that size is made."""
+    torch.manual_seed(0)
+    head = METHODS[method].head(8, 0.0)
+    states = torch.randn(2, 9, 8, requires_grad=True)
+    mask = torch.arange(9) < torch.tensor([[9], [6]])
+    positions = torch.stack([torch.randperm(9), torch.cat([torch.randperm(6), torch.full((3,), -100)])])
+    found = []
+    for most in (2**25, 2 * 2 * 9 * 8):
+        monkeypatch.setattr("sentorder.heads.MOST_FEATURES", most)
+        output = head(states, mask, positions)
+        tables = [output[name] for name in ("pair_logits", "adjacency_logits", "next_slot_logits") if name in output]
+        head.zero_grad()
+        total = sum(table.masked_fill(table.isinf(), 0.0).square().sum() for table in tables)
+        (gradient,) = torch.autograd.grad(total, states)
+        with torch.no_grad():
+            quiet = head(states, mask, positions)
+        found.append([*tables, gradient, *(quiet[name] for name in output if name != "slot_states")])
+    assert len(found[0]) == len(found[1]) > 2
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)

@@ -128,7 +128,7 @@ def test_going_on_with_a_model_of_ours(tiny_encoder: str, tmp_path: Path) -> Non
     assert {m.p for m in second.modules() if isinstance(m, torch.nn.Dropout)} == {0.3}
     with pytest.raises(UserError, match="--method pairwise: .* was trained with regression"):
         load_for_training(str(tmp_path / "m"), **{**options, "method": "pairwise"})
-    with pytest.raises(UserError, match="--backbone restarted: .* was trained with joint"):
+    with pytest.raises(UserError, match="--backbone restarted: .* was trained with hierarchical"):
         load_for_training(str(tmp_path / "m"), **{**options, "backbone": "restarted"})
     with pytest.raises(UserError, match="--method random: learns nothing"):
         load_for_training(tiny_encoder, **{**options, "method": "random"})

@@ -101,7 +101,7 @@ def test_passes_show_each_sentence_in_many_places() -> None:
 
 def test_the_average_is_that_of_the_passes(tiny_encoder: str, documents: list[Document]) -> None:
     torch.manual_seed(0)
-    model = SentenceOrderer.from_encoder(tiny_encoder, method="pairwise").eval()
+    model = SentenceOrderer.from_encoder(tiny_encoder, method="pairwise", backbone="joint").eval()
     batch = batch_of(model, [document.sentences for document in documents[:4]])
     model.set_decoding(num_permutations=3)
     with torch.no_grad():

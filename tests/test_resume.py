@@ -102,7 +102,13 @@ def test_stopped_after_any_step(
         {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
         {"method": "pointer", "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 5},
         {"mixed_precision": "bf16", "lr_scheduler_type": "cosine", "deterministic": True},
-        {"log_with": ["tensorboard"], "eval_strategy": "no", "pad_to_max_length": True, "max_length": 256},
+        {
+            "log_with": ["tensorboard"],
+            "eval_strategy": "no",
+            "pad_to_max_length": True,
+            "backbone": "joint",
+            "max_length": 256,
+        },
     ],
     ids=lambda changes: next(iter(changes)),
 )

@@ -87,7 +87,7 @@ def test_a_run_leaves_all_that_it_promises(
     given_back, _ = parse_arguments(
         TrainArguments, ["--config", str(folder / "arguments.yaml")], program="x", description="d"
     )
-    assert given_back == dataclasses.replace(asked, backbone="joint", pooling="both", mixed_precision="no")
+    assert given_back == dataclasses.replace(asked, backbone="hierarchical", pooling="both", mixed_precision="no")
 
     events = EventAccumulator(str(folder / "sentorder"))
     events.Reload()
@@ -352,7 +352,7 @@ def test_fixed_shapes_reach_the_model(tiny_encoder: str, small_data: str, tmp_pa
         return original(self, **batch)
 
     monkeypatch.setattr(SentenceOrderer, "forward", forward)
-    more = {"pad_to_max_length": True, "max_length": 256, "per_device_eval_batch_size": 4}
+    more = {"pad_to_max_length": True, "backbone": "joint", "max_length": 256, "per_device_eval_batch_size": 4}
     train(arguments(tiny_encoder, small_data, tmp_path / "run", **more))
     (most,) = {sentences for *_, sentences in seen}
     assert seen == {(True, 8, 256, most), (False, 4, 256, most)}
