@@ -16,7 +16,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from sentorder import SentenceOrderer
 from sentorder.data.collation import ordering_loader
-from sentorder.data.formats import to_dataset
+from sentorder.data.documents import to_dataset
 from sentorder.data.sampling import GlobalPlan
 from sentorder.data.sources import load_splits
 from sentorder.evaluation import describe_scores, evaluate, evaluation_loader

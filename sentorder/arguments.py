@@ -13,6 +13,12 @@ from .argument_checks import Between, CheckedArguments, option
 
 # --- groups of arguments --------------------------------------------------------------------------------------------
 
+_FORMAT = "The layout of files and folders (without it: found by what is in them)."
+_COLUMNS = (
+    "Which columns or JSON keys hold what: sentences=a (lists) or sentences=a+b+c (one sentence each), id=a, genre=a, "
+    "or shuffled_sentences=a,gold_order=b with the position of each of the shuffled sentences."
+)
+
 
 @dataclass
 class ModelArguments:
@@ -57,10 +63,12 @@ class DataArguments:
 
     dataset: str = option(
         "stories",
-        "'stories' (bundled), a file that is split 80/10/10, a folder written by save_to_disk, a data set on the Hub, "
-        "or train=SOURCE,validation=SOURCE,test=SOURCE (of a folder or Hub name also SOURCE:split). Files: JSON lines "
-        "with 'sentences', tab-separated rows, or lines with <eos> between sentences.",
+        "'stories' (bundled), a file or glob that is split 80/10/10, a folder, a data set on the Hub, or "
+        "train=SOURCE,validation=SOURCE,test=SOURCE (of a folder or Hub name also SOURCE:split). README lists the "
+        "layouts of files and folders.",
     )
+    format: Optional[str] = option(None, _FORMAT)
+    columns: Optional[str] = option(None, _COLUMNS)
     dataset_config_name: Optional[str] = option(None, "Which configuration of a data set on the Hub.")
     dataset_revision: Optional[str] = option(None, "Which commit, branch or tag of a data set on the Hub.")
     max_train_documents: Annotated[Optional[int], Between(1)] = option(None, "Use only the first so many for training.")
@@ -247,8 +255,10 @@ class _EvaluationGroup:
     )
     untrained: Optional[str] = option(None, "Score a way to order that learns nothing, the floor for those that do.")
     dataset: str = option(
-        "stories", "As for training: 'stories', a file, a folder, a data set on the Hub, or test=SOURCE,..."
+        "stories", "As for training: 'stories', a file, a glob, a folder, a data set on the Hub, or test=SOURCE,..."
     )
+    format: Optional[str] = option(None, _FORMAT)
+    columns: Optional[str] = option(None, _COLUMNS)
     dataset_config_name: Optional[str] = option(None, "Which configuration of a data set on the Hub.")
     dataset_revision: Optional[str] = option(None, "Which commit, branch or tag of a data set on the Hub.")
     split: Optional[Literal["train", "validation", "test"]] = option(
@@ -274,6 +284,8 @@ class _PredictionGroup:
     _argument_group_name: ClassVar[str] = "prediction"
 
     model_path: Optional[str] = option(None, "The model/ folder of a training run (required).")
+    format: Optional[str] = option(None, _FORMAT)
+    columns: Optional[str] = option(None, _COLUMNS)
     batch_size: Annotated[int, Between(1, 65536)] = option(32, "Documents per pass of the encoder.")
     cpu_threads: Annotated[Optional[int], Between(1, 4096)] = option(None, "Threads on a CPU (without it: all cores).")
     num_best: Annotated[int, Between(1, 100)] = option(

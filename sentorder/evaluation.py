@@ -19,7 +19,8 @@ from .arguments import EvaluationArguments
 from .command_line import parse_arguments, run_command
 from .contracts import Batch, OrderingOutput
 from .data.collation import Shape, ordering_loader
-from .data.formats import to_dataset
+from .data.documents import to_dataset
+from .data.formats import FORMATS
 from .data.sampling import GlobalPlan
 from .data.sources import load_split
 from .data.tokenization import describe_cuts
@@ -211,13 +212,15 @@ def main() -> None:
         EvaluationArguments,
         program="python -m sentorder.evaluation",
         description="Score a model on documents whose order is known.",
-        choices={"decoder": DECODERS, "untrained": UNTRAINED},
+        choices={"decoder": DECODERS, "untrained": UNTRAINED, "format": FORMATS},
     )
     documents, notes = load_split(
         arguments.dataset,
         arguments.split,
         config=arguments.dataset_config_name,
         revision=arguments.dataset_revision,
+        format=arguments.format,
+        columns=arguments.columns,
     )
     documents = documents[: arguments.max_eval_documents]
     folder = None if arguments.output_dir is None else Path(arguments.output_dir)

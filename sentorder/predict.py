@@ -6,20 +6,22 @@
 from __future__ import annotations
 
 import argparse
-import io
+import dataclasses
 import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from .arguments import PredictArguments
 from .command_line import parse_arguments, run_command
-from .data.formats import Document, not_utf8, parse_documents
+from .data.documents import Document, Skipped
+from .data.formats import FORMATS, Format, format_of, read_file
+from .data.rows import Columns, parse_columns
+from .data.text_files import File
 from .errors import UserError
 from .inference import Coherence, Ordered
 from .methods import DECODERS
@@ -28,56 +30,39 @@ from .modeling import SentenceOrderer
 from .runtime import accelerator_for, on_main_process
 from .tracking import progress_bar
 
-
-def read_blocks(lines: Iterable[str]) -> list[list[str]]:
-    """Documents as people type them: one sentence per line, a blank line between documents."""
-    blocks: list[list[str]] = [[]]
-    for line in lines:
-        if line.strip():
-            blocks[-1].append(line.strip())
-        elif blocks[-1]:
-            blocks.append([])
-    return [block for block in blocks if block]
-
-
-Layout = Literal["text", "json", "<eos>", "tab"]
 Result = TypeVar("Result")
 
 
-def read_input(data: bytes, name: str) -> tuple[list[Document], Layout]:
-    """The documents of a file, and in which layout they came.
+def read_input(file: File, format: str | None, columns: Columns) -> tuple[list[Document], str | None]:
+    """The documents of a file, their sentences as they stand.
+
+    Returns:
+        The documents, and what stands between the sentences of one; None if the file is more than that.
 
     Raises:
-        UserError: if there are none, or a line is malformed.
+        UserError: if there are none, or one is malformed.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise not_utf8(data, name) from None
-    first_line = text.lstrip().partition("\n")[0]
-    if first_line.startswith(("[{", '["')):
-        raise UserError(f'{name}: looks like one JSON list; give JSON lines, one object with "sentences" per line.')
-    lines = io.StringIO(text, newline=None)  # whatever ends a line: \n, \r\n or \r
-    signs: dict[Layout, bool] = {
-        "json": first_line.startswith("{"),
-        "<eos>": "<eos>" in first_line,
-        "tab": "\t" in first_line,
-    }
-    for layout, found in signs.items():
-        if found:
-            return list(parse_documents(lines, name)), layout
-    blocks = read_blocks(lines)
-    if not blocks:
-        raise UserError(f"{name}: there is no text. Give one sentence per line and a blank line between documents.")
-    numbered = enumerate(blocks, start=1)
-    return [Document(str(number), block, origin=f"{name}, document {number}") for number, block in numbered], "text"
+    if file.data is not None and not file.data.strip():
+        raise UserError(
+            f"{file.name}: there is no text. Give one sentence per line and a blank line between documents."
+        )
+    columns = dataclasses.replace(columns, as_they_stand=True)
+    name = format or format_of(file, columns, otherwise="lines")
+    documents = []
+    for item in read_file(file, name, columns):
+        if isinstance(item, Skipped):
+            raise UserError(f"{item.origin}: a document {item.reason}.")
+        documents.append(item)
+    layout = FORMATS[name]
+    return documents, layout.separator if isinstance(layout, Format) else None
 
 
-def format_orders(document: Document, orders: Sequence[Ordered], layout: Layout, *, several: bool) -> str:
-    """The best order in the layout in which the document came; as JSON with all of them if ``several``."""
+def format_orders(document: Document, orders: Sequence[Ordered], separator: str | None, *, several: bool) -> str:
+    """The best order in the layout in which the document came; as JSON if that has more to it than a separator, with
+    all orders if ``several``."""
     best = orders[0]
-    if not several and layout != "json":
-        return {"text": "\n", "<eos>": " <eos> ", "tab": "\t"}[layout].join(best.sentences)
+    if not several and separator is not None:
+        return separator.join(best.sentences)
     row = {
         "id": document.id,
         "order": best.order,
@@ -92,9 +77,9 @@ def format_orders(document: Document, orders: Sequence[Ordered], layout: Layout,
     return json.dumps(row, ensure_ascii=False)
 
 
-def format_scores(documents: Sequence[Document], scores: Sequence[Coherence], layout: Layout) -> str:
-    """One JSON line per document for JSON, else one row per document of a tab-separated table."""
-    if layout == "json":
+def format_scores(documents: Sequence[Document], scores: Sequence[Coherence], separator: str | None) -> str:
+    """One JSON line per document where the layout has more to it than a separator, else a row of a table with tabs."""
+    if separator is None:
         return "\n".join(
             json.dumps(
                 {
@@ -116,20 +101,18 @@ def format_scores(documents: Sequence[Document], scores: Sequence[Coherence], la
     return "\n".join("\t".join(row) for row in rows)
 
 
-def _read_bytes(file: str | None) -> tuple[bytes, str]:
-    if file is None or file == "-":
-        return sys.stdin.buffer.read(), "standard input"
-    try:
-        return Path(file).read_bytes(), file
-    except FileNotFoundError:
-        raise UserError(f"{file}: there is no such file.") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}).") from None
-
-
-def _read_once(accelerator: Accelerator, file: str | None) -> tuple[list[Document], Layout]:
+def _read_once(
+    accelerator: Accelerator, path: str | None, arguments: PredictArguments
+) -> tuple[list[Document], str | None]:
     """Standard input can be read by one process only; a mistake in it is told to all of them."""
-    return on_main_process(accelerator, lambda: read_input(*_read_bytes(file)))
+    columns = Columns() if arguments.columns is None else parse_columns(arguments.columns)
+
+    def read() -> tuple[list[Document], str | None]:
+        piped = path is None or path == "-"
+        file = File("standard input", sys.stdin.buffer.read()) if piped else File.at(str(path))
+        return read_input(file, arguments.format, columns)
+
+    return on_main_process(accelerator, read)
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
@@ -137,8 +120,8 @@ def _add_file(parser: argparse.ArgumentParser) -> None:
         "file",
         nargs="?",
         metavar="FILE",
-        help="One sentence per line with a blank line between documents, or JSON lines, <eos> lines or tab-separated "
-        "rows as for training. Without it: standard input.",
+        help="One sentence per line with a blank line between documents, or any other layout of files (README lists "
+        "them). Without it: standard input.",
     )
 
 
@@ -149,11 +132,11 @@ def main() -> None:
         program="python -m sentorder.predict",
         description="Restore the order of the sentences of each document, or rate the order that they have (--score).",
         positional=_add_file,
-        choices={"decoder": DECODERS},
+        choices={"decoder": DECODERS, "format": FORMATS},
     )
     check_is_orderer(str(arguments.model_path))
     with accelerator_for(mixed_precision=None, cpu_threads=arguments.cpu_threads) as accelerator:
-        documents, layout = _read_once(accelerator, rest.file)
+        documents, separator = _read_once(accelerator, rest.file, arguments)
         model = SentenceOrderer.from_pretrained(str(arguments.model_path)).to(accelerator.device)
         model.set_decoding(
             decoder=arguments.decoder,
@@ -184,17 +167,16 @@ def main() -> None:
 
             if arguments.score:
                 scores = collected(model.iter_scores(sentences, batch_size=arguments.batch_size, names=names))
-                answer = format_scores(documents, scores, layout)
+                answer = format_scores(documents, scores, separator)
             else:
                 found = collected(
                     model.iter_orders(sentences, arguments.num_best, batch_size=arguments.batch_size, names=names)
                 )
                 several = arguments.num_best > 1
-                layout = "json" if several else layout
-                separator = "\n\n" if layout == "text" else "\n"
+                between = "\n\n" if separator == "\n" and not several else "\n"
                 pairs = zip(documents, found, strict=True)
-                answer = separator.join(
-                    format_orders(document, orders, layout, several=several) for document, orders in pairs
+                answer = between.join(
+                    format_orders(document, orders, separator, several=several) for document, orders in pairs
                 )
         if accelerator.is_main_process:
             print(answer)

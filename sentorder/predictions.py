@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .data.formats import open_text
-from .errors import UserError, first_line
+from .data.json_files import parse_json
+from .data.text_files import File
+from .errors import UserError
 
 PREDICTIONS = "predictions.jsonl"
 
@@ -22,13 +22,9 @@ class Prediction(NamedTuple):
     genre: str | None
 
 
-def _prediction(line: str, where: str) -> Prediction:
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno}).") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists in lists in lists
-        raise UserError(f"{where}: not a prediction ({first_line(error)}).") from None
+def _prediction(line: str, name: str, number: int) -> Prediction:
+    row: Any = parse_json(line, name, number, what="prediction")
+    where = f"{name}, line {number}"
     if not isinstance(row, dict) or "id" not in row or "order" not in row:
         raise UserError(f'{where}: expected an object with "id" and "order", as in {{"id": "a", "order": [1, 0, 2]}}.')
     name, order, genre = row["id"], row["order"], row.get("genre")
@@ -58,18 +54,15 @@ def read_predictions(path: str | Path) -> list[Prediction]:
         path = path / PREDICTIONS
     predictions: list[Prediction] = []
     lines_of_ids: dict[str, int] = {}
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            prediction = _prediction(line, f"{path}, line {number}")
-            before = lines_of_ids.setdefault(prediction.id, number)
-            if before != number:
-                raise UserError(
-                    f"{path}, line {number}: the id {prediction.id!r} stands in line {before} already; each document "
-                    "needs one of its own."
-                )
-            predictions.append(prediction)
+    for number, line in File.at(path).lines():
+        prediction = _prediction(line, str(path), number)
+        before = lines_of_ids.setdefault(prediction.id, number)
+        if before != number:
+            raise UserError(
+                f"{path}, line {number}: the id {prediction.id!r} stands in line {before} already; each document "
+                "needs one of its own."
+            )
+        predictions.append(prediction)
     if not predictions:
         raise UserError(f"{path}: the file holds no predictions.")
     return predictions

@@ -41,8 +41,8 @@ FREE = frozenset(
 COMPARED_AS_FACTS = frozenset(
     {
         "auto_find_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
-        "max_steps", "mixed_precision", "dataset", "dataset_config_name", "dataset_revision", "max_train_documents",
-        "max_eval_documents",
+        "max_steps", "mixed_precision", "dataset", "dataset_config_name", "dataset_revision", "format", "columns",
+        "max_train_documents", "max_eval_documents",
     }
 )  # fmt: skip
 """Arguments that may change as long as they come to the same in :func:`facts_of`."""

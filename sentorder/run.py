@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from .arguments import TrainArguments
 from .checkpoint import checkpoint_folder, prune_checkpoints, restore_checkpoint, save_checkpoint
 from .data.collation import Shape, ordering_loader
-from .data.formats import Document, to_dataset
+from .data.documents import Document, to_dataset
 from .data.sampling import GlobalPlan
 from .errors import UserError
 from .evaluation import Evaluation, check_fixed_shapes, evaluate, evaluation_loader, one_shape

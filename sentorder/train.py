@@ -15,7 +15,8 @@ from accelerate import Accelerator
 from .arguments import TrainArguments
 from .checkpoint import checkpoints_of
 from .command_line import parse_arguments, run_command
-from .data.formats import Document
+from .data.documents import Document
+from .data.formats import FORMATS
 from .data.sources import load_splits
 from .data.tokenization import describe_cuts
 from .errors import UserError, first_line
@@ -173,7 +174,11 @@ def _fit(run: Run, log: RunLog) -> None:
 def _load_documents(arguments: TrainArguments) -> tuple[dict[str, list[Document]], list[str]]:
     """The documents of each split, and what there is to say about those that were left out."""
     documents, notes = load_splits(
-        arguments.dataset, config=arguments.dataset_config_name, revision=arguments.dataset_revision
+        arguments.dataset,
+        config=arguments.dataset_config_name,
+        revision=arguments.dataset_revision,
+        format=arguments.format,
+        columns=arguments.columns,
     )
     if "train" not in documents:
         raise UserError(f"--dataset {arguments.dataset}: has no train split; give train=FILE.")
@@ -232,7 +237,7 @@ def main() -> None:
         TrainArguments,
         program="accelerate launch -m sentorder.train",
         description="Train a model that restores the order of shuffled sentences.",
-        choices={"method": TRAINED, "backbone": BACKBONES},
+        choices={"method": TRAINED, "backbone": BACKBONES, "format": FORMATS},
     )
     train(arguments)
 

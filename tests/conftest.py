@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from sentorder import SentenceOrderer
-from sentorder.data.formats import Document
+from sentorder.data.documents import Document
 from sentorder.data.sources import load_split
 
 settings.register_profile("sentorder", deadline=None)  # the machine may be busy with something else

@@ -148,8 +148,8 @@ def test_names_are_those_of_transformers() -> None:
     own = {
         "model_name_or_path", "tokenizer_name", "method", "backbone", "pooling", "dropout", "max_length", "dataset",
         "max_train_documents", "max_eval_documents", "head_learning_rate", "mixed_precision", "cpu_threads",
-        "overwrite_output_dir", "log_with", "dataset_config_name", "dataset_revision", "pad_to_max_length",
-        "deterministic", "max_skipped_steps", "early_stopping_patience",
+        "overwrite_output_dir", "log_with", "dataset_config_name", "dataset_revision", "format", "columns",
+        "pad_to_max_length", "deterministic", "max_skipped_steps", "early_stopping_patience",
     }  # fmt: skip
     assert ours - own <= {item.name for item in dataclasses.fields(TrainingArguments)}
-    assert len(ours) == 45
+    assert len(ours) == 47

@@ -94,8 +94,8 @@ MISTAKES = [
     (TRAIN + "empty.jsonl", "empty.jsonl: the file holds no documents"),
     (TRAIN + "blank.jsonl", "blank.jsonl: the file holds no documents"),
     (TRAIN + "good.jsonl/inner.jsonl", "good.jsonl/inner.jsonl: cannot be read (Not a directory)"),
-    (TRAIN + "nothing", "--dataset nothing: is a folder, but not one that save_to_disk"),
-    (TRAIN + "plain.txt", "plain.txt: this layout is not known. Give JSON lines"),
+    (TRAIN + "nothing", "--dataset nothing: the folder holds no files"),
+    (TRAIN + "plain.txt", "plain.txt: this layout is not known. Known are parquet ("),
     (TRAIN + "tales", "--dataset tales: there is no data set and no file of that name"),
     (TRAIN + "latin.jsonl", "latin.jsonl, line 11: not UTF-8 text; convert"),
     (TRAIN + "wide.jsonl", "wide.jsonl, line 1: not UTF-8 text; convert"),
@@ -104,17 +104,16 @@ MISTAKES = [
     (PREDICT + "nothing", "nothing: cannot be read (Is a directory)"),
     (PREDICT + "latin.txt", "latin.txt, line 2: not UTF-8 text; convert"),
     (PREDICT, "standard input: there is no text. Give one sentence per line"),
-    (PREDICT + "blank.jsonl", "blank.jsonl: there is no text"),
+    (PREDICT + "blank.jsonl", "blank.jsonl: the file holds no documents"),
     # a line
     (TRAIN + "broken.jsonl", "broken.jsonl, line 2: not valid JSON"),
     (PREDICT + "broken.jsonl", "broken.jsonl, line 2: not valid JSON"),
     (TRAIN + "deep.jsonl", "deep.jsonl, line 1: not a document (the JSON is nested too deeply)"),
-    (TRAIN + "no-key.jsonl", 'no-key.jsonl, line 3: expected an object with a "sentences" list'),
+    (TRAIN + "no-key.jsonl", 'no-key.jsonl, line 3: expected "sentences" (or "shuffled_sentences"'),
     (TRAIN + "null.jsonl", 'null.jsonl, line 3: "sentences" must be a list of strings'),
     (TRAIN + "no-list.jsonl", 'no-list.jsonl, line 3: "sentences" must be a list of strings'),
     (TRAIN + "number.jsonl", 'number.jsonl, line 3: "sentences" must be a list of strings'),
     (TRAIN + "half.jsonl", "half.jsonl, line 1: 'b \\ud83d' holds half a character"),
-    (PREDICT + "list.json", "list.json: looks like one JSON list; give JSON lines"),
     (PREDICT + "skipped.jsonl", "skipped.jsonl, line 12: has an empty sentence or none at all"),
     # a document
     (TRAIN + "single.jsonl", "single.jsonl: there is nothing to order in it. single.jsonl: skipped 2 of 2"),
@@ -124,7 +123,12 @@ MISTAKES = [
         "many.jsonl, line 2: has 2000 sentences, and an encoder of 512 tokens",
     ),
     # columns and splits
-    (TRAIN + "columns", 'columns: expected a column "sentences" (or "text" and "so_targets"); its columns are: story'),
+    (TRAIN + "columns", 'columns: expected "sentences" (or "shuffled_sentences" and "gold_order", '),
+    (TRAIN + "good.jsonl --columns sentences=steps", "line 1: --columns names 'steps', which is not there; there is"),
+    (TRAIN + "good.jsonl --columns steps", "--columns steps: expected KIND=COLUMN,... with the kinds sentences"),
+    (TRAIN + "good.jsonl --format excel", "--format excel: choose one of parquet, sind, json, jsonl"),
+    (EVALUATE + "--dataset plain.txt --format csv", 'plain.txt, line 1: expected "sentences"'),
+    (PREDICT + "--columns id=doc plain.txt", "--columns: plain.txt is of the format lines (one sentence per line, a"),
     (TRAIN + "train=splits:training", "--dataset splits: has no training split, only train, validation"),
     (TRAIN + "train=good.jsonl,validation=good.jsonl", "train and validation would be the same documents"),
     (TRAIN + "splits:train", "--dataset splits:train: say for which split it is, as in test=splits:train"),
@@ -242,6 +246,7 @@ def test_training_takes_what_is_odd_and_counts_what_it_leaves_out(run: Run, tiny
 WORKS = [
     ("scripts.jsonl", SCRIPTS, ""),
     ("long.jsonl", GOOD + LONG, "1 of 12 documents do not fit into the encoder's window"),
+    ("list.json", GOOD[:1], ""),
     ("note.txt", [["[1] A text that begins with a bracket.", "{2} Another line."]], ""),
 ]
 

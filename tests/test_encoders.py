@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from sentorder import SentenceOrderer, UserError
-from sentorder.data.formats import Document, to_dataset
+from sentorder.data.documents import Document, to_dataset
 from sentorder.data.tokenization import tokenize
 from sentorder.encoders import UNLIMITED_WINDOW, window_length
 from sentorder.evaluation import evaluate, evaluation_loader

@@ -1,33 +1,76 @@
-import dataclasses
+import csv
+import gzip
+import io
+import json
+import os
+import string
+import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sentorder.data.formats import Document, keep_orderable, read_file, read_table
+from sentorder.data.documents import Document, Item
+from sentorder.data.formats import FORMATS, Format, format_of, read_file
+from sentorder.data.rows import Columns
+from sentorder.data.text_files import File
 from sentorder.errors import UserError
 
 
+def sentences_of(items: list[Item]) -> list[list[str]]:
+    return [item.sentences for item in items if isinstance(item, Document)]
+
+
 @pytest.mark.parametrize(
-    ("content", "expected"),
+    ("content", "format", "expected"),
     [
-        ('{"id": 7, "genre": "g", "sentences": ["a b", "c"]}\n', [Document("7", ["a b", "c"], "g", "line 1")]),
-        ('\ufeff{"sentences": ["a", "b"]}\r\n\r\n{"sentences": ["c", "d"]}\r\n', [["a", "b"], ["c", "d"]]),
-        ("a b\tc\td\t\t\ne\tf\n", [["a b", "c", "d"], ["e", "f"]]),
-        ("a <eos> b <eos> c\nd <eos> e <eos>\n", [["a", "b", "c"], ["d", "e"]]),
-        ('{"sentences": ["one\\u2028line", "two"]}', [["one\u2028line", "two"]]),
+        ('\ufeff{"sentences": ["a", "b"]}\r\n\r\n{"sentences": ["c", "d"]}\r\n', "jsonl", [["a", "b"], ["c", "d"]]),
+        ('{"sentences": ["one\\u2028line", "two <eos>"]}', "jsonl", [["one\u2028line", "two <eos>"]]),
+        ('[{"sentences": ["a", "b"]}, {"sentences": [" c"]}]', "json", [["a", "b"], ["c"]]),
+        ('[\n  {\n    "sentences": [\n      "a",\n      "b"\n    ]\n  }\n]\n', "json", [["a", "b"]]),
+        ('{\n "sentences": ["a", "b"]\n}\n', "json", [["a", "b"]]),
+        ("a b\tc\td\t\t\ne\tf\n", "tsv", [["a b", "c", "d"], ["e", "f"]]),
+        ('"a" b\tc "d\n', "tsv", [['"a" b', 'c "d']]),
+        ("alone\na\tb\n", "tsv", [["alone"], ["a", "b"]]),
+        ("a <eos> b <eos> c\nd <eos> e <eos>\n", "eos", [["a", "b", "c"], ["d", "e"]]),
+        ("alone .\r\n\r\na . <eos> b\t. <eos> <eos>\r\n", "eos", [["alone ."], ["a .", "b\t."]]),
+        ("a <eos> <eos> b\n<eos>\n", "eos", [["a", "", "b"], []]),
+        ("a @eos@ b @eos@ c <eos\nd @eos@ e @eos@", "at-eos", [["a", "b", "c <eos"], ["d", "e"]]),
     ],
 )
-def test_layouts(tmp_path: Path, content: str, expected: list[object]) -> None:
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_layouts(
+    tmp_path: Path, content: str, format: str, expected: list[list[str]], pack: Callable[[bytes], bytes]
+) -> None:
+    """Found by what is in the file: its name says nothing here, not even that it is compressed."""
     path = tmp_path / "file.data"
-    path.write_bytes(content.encode())
-    found = read_file(path)
-    if isinstance(expected[0], Document):
-        assert [dataclasses.replace(d, origin=d.origin.split(", ")[-1]) for d in found] == expected
-    else:
-        assert [document.sentences for document in found] == expected
-        assert found[0].id == "file-1"
+    path.write_bytes(pack(content.encode()))
+    assert format_of(File.at(path), Columns()) == format
+    assert sentences_of(list(read_file(File.at(path)))) == sentences_of(list(read_file(File.at(path), format)))
+    assert sentences_of(list(read_file(File.at(path)))) == expected
+
+
+def test_documents_know_where_they_stood() -> None:
+    file = File("texts/file.jsonl.gz", b'{"id": 7, "genre": "g", "sentences": ["a b", "c"]}\n\n{"sentences": []}')
+    assert list(read_file(file)) == [
+        Document("7", ["a b", "c"], "g", "texts/file.jsonl.gz, line 1"),
+        Document("file-3", [], None, "texts/file.jsonl.gz, line 3"),
+    ]
+    assert [item.id for item in read_file(File("x", b"a\tb", label="y/x")) if isinstance(item, Document)] == ["y/x-1"]
+
+
+def test_lines_are_read_if_asked_for() -> None:
+    file = File("f.txt", b"\n\nOne.\r\n  Two.\r\n \t\r\n\r\nThree.\rFour.\n")
+    with pytest.raises(UserError, match="f.txt: this layout is not known. Known are .*jsonl \\(JSON lines.*--format"):
+        list(read_file(file))
+    assert list(read_file(file, "lines")) == [
+        Document("f-3", ["One.", "Two."], None, "f.txt, line 3"),
+        Document("f-7", ["Three.", "Four."], None, "f.txt, line 7"),
+    ]
+    assert format_of(File("f", b"A text.\n\tIts second line.\nA third.\n"), Columns(), otherwise="lines") == "lines"
 
 
 @pytest.mark.parametrize(
@@ -35,81 +78,139 @@ def test_layouts(tmp_path: Path, content: str, expected: list[object]) -> None:
     [
         (b"", "the file holds no documents"),
         (b"\n \n", "the file holds no documents"),
+        (b"[]", "the file holds no documents"),
+        (gzip.compress(b""), "the file holds no documents"),
+        (gzip.compress(b"a <eos> b\n" * 999)[:-9], "cannot be read (Compressed file ended before"),
+        (b"\x1f\x8bnothing", "cannot be read ("),
+        (gzip.compress(b"a <eos> b\n\xff"), "line 2: not UTF-8 text"),
         (b'{"sentences": ["a", "b"]}\n{"sentences": [}\n', "line 2: not valid JSON"),
-        (b'{"text": "a"}\n', 'line 1: expected an object with a "sentences" list'),
+        (b'{"text": "a"}\n', 'line 1: expected "sentences" (or '),
         (b'{"sentences": null}\n', 'line 1: "sentences" must be a list of strings'),
         (b'{"sentences": "a b"}\n', 'line 1: "sentences" must be a list of strings'),
         (b'{"sentences": ["a", 3]}\n', 'line 1: "sentences" must be a list of strings'),
+        (b'{"sentences": ["a", "b"]}\n["a", "b"]\n', "line 2: expected an object"),
+        (b'[["a", "b"]]', "row 0: expected an object"),
+        (b'[\n{"sentences": ["a", "b"]},\n]', "line 3: not valid JSON"),
+        (b'{\n"sentences": ["a", "b"]\n', "line 3: not valid JSON"),
         (b'{"sentences": ["a", "\\ud83d"]}\n', "holds half a character (a lone surrogate)"),
         (b'{"a":' * 20000 + b"\n", "line 1: not a document (the JSON is nested too deeply)"),
-        (b"just some text\n", "this layout is not known"),
+        (b"just some text, really\n", "this layout is not known"),
+        (b"[1] A text\n", "this layout is not known"),
         (b'{"id": "\\ud800", "sentences": ["a", "b"]}\n', "line 1: '\\ud800' holds half a character"),
         (b'{"sentences": ["a", "b"], "n": ' + b"9" * 5000 + b"}\n", "line 1: not a document (Exceeds the limit"),
         (b'{"sentences": ["a", "b"]}\n{"sentences": ["a", "\xff"]}\n', "line 2: not UTF-8 text"),
+        ("a\tb\n".encode("utf-16"), "line 1: not UTF-8 text"),
+        (b"PAR1 and no more", "cannot be read as Parquet ("),
     ],
 )
 def test_malformed_files_name_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
-        read_file(path)
+        list(read_file(File.at(path)))
     assert str(path) in str(error.value)
     assert message in str(error.value)
 
 
-def test_documents_with_nothing_to_order_are_counted() -> None:
-    texts = [["a", "b"], ["a"], [], ["a", " "], ["c", "d", "e"], ["", "x"]]
-    documents = [Document(str(number), text, origin=f"f, line {number}") for number, text in enumerate(texts)]
-    kept, notes = keep_orderable(documents, "f")
-    assert [document.id for document in kept] == ["0", "4"]
-    assert notes == [
-        "f: skipped 2 of 6 documents with fewer than two sentences (the first: f, line 1).",
-        "f: skipped 2 of 6 documents with an empty sentence (the first: f, line 3).",
-    ]
-    with pytest.raises(UserError, match="f: there is nothing to order in it. f: skipped 1 of 1 documents with fewer"):
-        keep_orderable(documents[1:2], "f")
-
-
-def test_tables() -> None:
-    rows = {"id": ["x", None], "sentences": [["b", "a"], ["c", "d", "e"]], "genre": ["g", None], "more": [1, 2]}
-    found = read_table(Dataset.from_dict(rows), "some/name:train")
-    assert found[0] == Document("x", ["b", "a"], "g", "some/name:train, row 0")
-    assert found[1].id == "name:train-1" and found[1].sentences == ["c", "d", "e"]
-
-
-def test_the_tutorials_table_comes_out_in_gold_order() -> None:
-    """``so_targets[k]`` is the original place of the k-th shuffled sentence, not the inverse permutation."""
-    table = Dataset.from_dict(
-        {
-            "storyid": ["one", "two"],
-            "text": ["[CLS] fourth one [CLS] second [CLS] third [CLS] first", "[CLS] b [CLS] a"],
-            "so_targets": [[3, 1, 2, 0], [1, 0]],
-        }
-    )
-    assert read_table(table, "t") == [
-        Document("one", ["first", "second", "third", "fourth one"], None, "t, row 0"),
-        Document("two", ["a", "b"], None, "t, row 1"),
-    ]
-
-
-TUTORIAL = {"text": ["[CLS] a [CLS] b"], "so_targets": [[0, 1]]}
-
-
 @pytest.mark.parametrize(
-    ("columns", "message"),
+    ("format", "message"),
     [
-        ({"story": ["a"], "title": ["b"]}, 't: expected a column "sentences" .* its columns are: story, title'),
-        ({"sentences": [None]}, 't, row 0: "sentences" must be a list of strings'),
-        ({"sentences": [["a", "b"], ["a", None]]}, 't, row 1: "sentences" must be a list of strings'),
-        ({"sentences": ["a b"]}, 't, row 0: "sentences" must be a list of strings'),
-        ({"sentences": []}, "t: the table holds no documents"),
-        (TUTORIAL | {"so_targets": [[0, 2]]}, 't, row 0: "so_targets" must give the position'),
-        (TUTORIAL | {"so_targets": [[None, 1]]}, 't, row 0: "so_targets" must give the position'),
-        (TUTORIAL | {"so_targets": [[0]]}, 't, row 0: "so_targets" must give the position'),
-        (TUTORIAL | {"text": ["x [CLS] a [CLS] b"]}, 't, row 0: "so_targets" must give the position'),
-        (TUTORIAL | {"text": [None]}, 't, row 0: "text" must be a string'),
+        ("jsonl", "f, line 1: not valid JSON"),
+        ("json", "f, line 1: not valid JSON"),
+        ("sind", "f, line 1: not valid JSON"),
+        ("csv", 'f, line 1: expected "sentences" .*, found A text, and more.'),
+        ("btsort", "f, line 1: expected id, sentence, sentence and a label"),
+        ("parquet", "f: cannot be read as Parquet"),
+        ("arrow", "--format arrow: is a folder that save_to_disk .*, but f is a file"),
+        ("lists", "--format lists: is a folder with lists .*, but f is a file"),
     ],
 )
-def test_malformed_tables_name_the_row(columns: dict[str, Any], message: str) -> None:
+def test_a_format_that_does_not_fit_is_refused(format: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read_table(Dataset.from_dict(columns), "t")
+        list(read_file(File("f", b"A text; and more.\n"), format))
+
+
+def test_only_some_formats_have_columns() -> None:
+    named = Columns(sentences=("s",))
+    for name, layout in FORMATS.items():
+        if isinstance(layout, Format) and not layout.has_columns:
+            with pytest.raises(UserError, match=f"--columns: f is of the format {name} \\(.*, without columns"):
+                list(read_file(File("f", b"a"), name, named))
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=("a <eos> b\n" * 5000,))
+    writer.start()
+    assert len(list(read_file(File.at(path)))) == 5000
+    writer.join()
+
+
+# --- any documents come back ----------------------------------------------------------------------------------------
+
+
+def in_csv(rows: list[list[str]], delimiter: str = ",") -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    return text.getvalue()
+
+
+def header(texts: list[list[str]]) -> list[str]:
+    return [f"sentence{number}" for number in range(1, 1 + max(map(len, texts)))]
+
+
+WRITERS: dict[str, Callable[[list[list[str]]], str]] = {
+    "jsonl": lambda texts: "".join(json.dumps({"sentences": text}) + "\n" for text in texts),
+    "json": lambda texts: json.dumps([{"sentences": text} for text in texts], indent=1, ensure_ascii=False),
+    "csv": lambda texts: in_csv([header(texts), *texts], ";"),
+    "sind": lambda texts: json.dumps(
+        {
+            "annotations": [
+                [{"story_id": str(story), "original_text": sentence}]
+                for story, text in enumerate(texts)
+                for sentence in text
+            ]
+        }
+    ),
+    "btsort": lambda texts: in_csv(
+        [
+            [f"train-{number}-{i}", *(pair if label else pair[::-1]), str(label)]
+            for number, text in enumerate(texts)
+            for i, first in enumerate(text)
+            for second in text[i + 1 :]
+            for pair, label in (([first, second], 1), ([first, second], 0))
+        ],
+        "\t",
+    ),
+    "eos": lambda texts: "".join(" <eos> ".join(text) + "\n" for text in texts),
+    "at-eos": lambda texts: "".join(" @eos@ ".join(text) + "\r\n" for text in texts),
+    "tsv": lambda texts: "".join("\t".join(text) + "\n" for text in texts),
+    "lines": lambda texts: "\n".join("\n".join(text) + "\n" for text in texts),
+}
+ANYTHING = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff"), min_size=1)
+IN_A_LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff\t\n\r<@"), min_size=1)
+
+
+def texts_of(sentence: st.SearchStrategy[str]) -> st.SearchStrategy[list[list[str]]]:
+    stripped = sentence.map(str.strip).filter(bool)
+    return st.lists(st.lists(stripped, min_size=2, max_size=6, unique=True), min_size=1, max_size=5)
+
+
+@pytest.mark.parametrize("format", WRITERS)
+@given(st.data())
+def test_any_documents_come_back(format: str, data: st.DataObject) -> None:
+    separated = format in ("eos", "at-eos", "tsv", "lines")
+    texts = data.draw(texts_of(IN_A_LINE if separated else ANYTHING))
+    written = WRITERS[format](texts).encode()
+    assert sentences_of(list(read_file(File("f", written), format))) == texts
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "f"
+        path.write_bytes(gzip.compress(written))
+        assert sentences_of(list(read_file(File.at(path), format))) == texts
+
+
+@pytest.mark.parametrize("format", set(WRITERS) - {"lines"})
+@given(texts=texts_of(st.text(string.ascii_letters + " ,;'\"äß。", min_size=1)))
+def test_each_layout_is_told_from_the_others(format: str, texts: list[list[str]]) -> None:
+    assert format_of(File("f", WRITERS[format](texts).encode()), Columns()) == format

@@ -9,7 +9,7 @@ from transformers import AutoModel, BertModel
 
 from sentorder import encoders
 from sentorder.data.collation import EncodedDocument
-from sentorder.data.formats import Document
+from sentorder.data.documents import Document
 from sentorder.data.sampling import PlannedDocument
 from sentorder.data.tokenization import encode_documents
 from sentorder.errors import UserError

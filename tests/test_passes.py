@@ -14,7 +14,7 @@ from sentorder import SentenceOrderer, UserError
 from sentorder.beam import decode_choices, decode_together
 from sentorder.contracts import Batch, OrderingOutput
 from sentorder.data.collation import Collator, EncodedDocument, JointCollator, SentenceCollator
-from sentorder.data.formats import Document
+from sentorder.data.documents import Document
 from sentorder.data.sampling import PlannedDocument
 from sentorder.heads import RelationalPointerHead
 from sentorder.inference import Decoding

@@ -6,8 +6,9 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from sentorder.data import sources
-from sentorder.data.formats import Document
-from sentorder.data.sources import load_split, load_splits, split_documents
+from sentorder.data.documents import Document
+from sentorder.data.sources import load_split, load_splits
+from sentorder.data.splitting import split_documents
 from sentorder.errors import UserError
 
 
@@ -123,8 +124,9 @@ def test_folders_of_save_to_disk(tmp_path: Path) -> None:
         load_splits(f"train={odd}")
     with pytest.raises(UserError, match="single table without splits, so it has no x split"):
         load_splits(f"train={whole}:x")
-    with pytest.raises(UserError, match="is a folder, but not one that save_to_disk"):
-        load_splits(str(tmp_path))
+    with pytest.raises(UserError, match="is not a folder that save_to_disk of the datasets library has written"):
+        load_splits(str(tmp_path), format="arrow")
+    assert sizes(f"train={whole},validation={parts}:dev") == {"train": 30, "validation": 3}
     (tmp_path / "whole" / "state.json").write_text("{")
     with pytest.raises(UserError, match="whole: cannot be read"):
         load_splits(whole)

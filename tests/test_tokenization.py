@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentorder.data.formats import Document, to_dataset
+from sentorder.data.documents import Document, to_dataset
 from sentorder.data.tokenization import describe_cuts, encode_documents, fair_budget, tokenize
 from sentorder.encoders import load_tokenizer
 from sentorder.errors import UserError

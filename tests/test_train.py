@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sentorder import SentenceOrderer, TrainArguments, UserError
 from sentorder.command_line import parse_arguments
 from sentorder.data.collation import ordering_loader
-from sentorder.data.formats import to_dataset
+from sentorder.data.documents import to_dataset
 from sentorder.data.sampling import GlobalPlan
 from sentorder.data.sources import load_splits
 from sentorder.finite_guard import NonFiniteError

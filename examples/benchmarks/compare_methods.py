@@ -33,7 +33,7 @@ import yaml
 from sentorder import SentenceOrderer
 from sentorder.arguments import TrainArguments
 from sentorder.command_line import parse_arguments, run_command
-from sentorder.data.formats import Document
+from sentorder.data.documents import Document
 from sentorder.data.sources import load_splits
 from sentorder.errors import UserError
 from sentorder.files import write_json, write_json_lines
@@ -247,7 +247,11 @@ def main() -> None:
         if getattr(arguments, name) is not None:
             raise UserError(f"--{name}: is what the contestants differ in; name those that you want with --only.")
     loaded = load_splits(
-        arguments.dataset, config=arguments.dataset_config_name, revision=arguments.dataset_revision
+        arguments.dataset,
+        config=arguments.dataset_config_name,
+        revision=arguments.dataset_revision,
+        format=arguments.format,
+        columns=arguments.columns,
     ).splits
     if "validation" not in loaded or arguments.eval_strategy == "no":
         raise UserError(f"--dataset {arguments.dataset}: there must be a validation split, and an evaluation on it.")
@@ -265,7 +269,7 @@ def main() -> None:
     def trained(name: str, seed: int, folder: Path, given: Sequence[str], **changes: Any) -> dict[str, Any]:
         dataset = ",".join(f"{split}={data / split}.jsonl" for split in given)
         changes |= {"seed": seed, "output_dir": str(folder), "overwrite_output_dir": True, "dataset": dataset}
-        changes |= {"dataset_config_name": None, "dataset_revision": None}
+        changes |= {"dataset_config_name": None, "dataset_revision": None, "format": None, "columns": None}
         wanted = dataclasses.replace(arguments, **{**CONTESTANTS[name], **changes})
         return run_of(wanted, folder, digest, splits["validation"])
 

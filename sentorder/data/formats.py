@@ -1,261 +1,255 @@
-"""Read documents from files and tables in the layouts that people have, as lists of sentences in gold order.
-
-| layout | one document is | recognised by |
-|---|---|---|
-| JSONL | a line ``{"sentences": [...]}``, with ``id`` and ``genre`` if there are any | a first line with ``{`` |
-| ``<eos>`` lines | a line ``sentence <eos> sentence <eos> ...`` (BERSON, NAON) | ``<eos>`` in the first line |
-| TSV | a row, one sentence per cell (STaCK) | a tab in the first line |
-| table (Arrow folder, Hub) | a row with ``sentences``, with ``id`` and ``genre`` if there are any | that column |
-| the tutorial's table | ``text`` (``[CLS] s_a [CLS] s_b ...``) and ``so_targets``, their positions | those columns |
-"""
+"""The layouts in which documents are read: one table, and how one is told from another, by what is in a file."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
+import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple
 
-from datasets import Dataset
+from ..errors import UserError
+from .documents import Item, Part, cleaned
+from .folders import has_lists, is_saved, listed_parts, saved_parts
+from .json_files import read_json, read_jsonl, read_sind
+from .lines import read_blocks, read_separated
+from .pairs import is_pair, read_pairs
+from .rows import Columns
+from .tables import DELIMITERS, cells, csv_delimiter, read_csv, read_parquet
+from .text_files import File
 
-from ..errors import UserError, first_line
+
+class Head(NamedTuple):
+    """The beginning of a file, by which its layout is found."""
+
+    file: File
+    start: bytes
+    lines: list[str]
+    """The first lines that are not blank, if it is text."""
 
 
 @dataclass(frozen=True)
-class Document:
-    """One text: its sentences in the order of the source (the gold order, unless it is to be predicted)."""
+class Format:
+    """A layout of files."""
 
-    id: str
-    sentences: list[str]
-    genre: str | None = None
-    origin: str = ""
-    """The file and line, or table and row, for messages."""
+    description: str
+    read: Callable[[File, Columns], Iterator[Item]]
+    fits: Callable[[Head, Columns], bool]
+    """Whether a file looks like it, if it looks like none of the formats before it."""
+    has_columns: bool = False
+    """Whether ``--columns`` has a meaning."""
+    separator: str | None = None
+    """What stands between the sentences of a document, where nothing but that makes the layout."""
 
 
-# --- one layout each: numbered lines -> documents -------------------------------------------------------------------
+@dataclass(frozen=True)
+class FolderFormat:
+    """A layout of folders."""
+
+    description: str
+    parts: Callable[[Path, Columns], dict[str, Part]]
+    fits: Callable[[Path], bool]
+    has_columns: bool = False
 
 
-def _json_document(line: str, where: str, default_id: str) -> Document:
+# --- what files look like -------------------------------------------------------------------------------------------
+
+_PARQUET = b"PAR1"
+_LINES_LOOKED_AT = 20
+
+
+def _head(file: File) -> Head:
+    with file.open_bytes() as data:
+        start = data.read(len(_PARQUET))
+    lines = [] if start == _PARQUET else [line for _, line in itertools.islice(file.lines(), _LINES_LOOKED_AT)]
+    return Head(file, start, lines)
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a JSON object begins in this line and does not end in it."""
     try:
-        row: Any = json.loads(line)
+        json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno}).") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise UserError(f"{where}: not a document ({first_line(error)}).") from None
-    except RecursionError:
-        raise UserError(f"{where}: not a document (the JSON is nested too deeply).") from None
-    if not isinstance(row, dict) or "sentences" not in row:
-        raise UserError(f'{where}: expected an object with a "sentences" list, as in {{"sentences": ["...", "..."]}}.')
-    sentences = row["sentences"]
-    if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
-        raise UserError(f'{where}: "sentences" must be a list of strings.')
-    name, genre = row.get("id"), row.get("genre")
-    return Document(default_id if name is None else str(name), sentences, None if genre is None else str(genre))
+        return error.pos >= len(line.rstrip())
+    except (ValueError, RecursionError):
+        pass
+    return False
 
 
-def _eos_document(line: str, where: str, default_id: str) -> Document:
-    sentences = [part.strip() for part in line.split("<eos>")]
-    # The separator may also close the line.
-    return Document(default_id, sentences[:-1] if sentences[-1] == "" else sentences)
+def _looks_like_sind(head: Head, columns: Columns) -> bool:
+    if not head.lines[0].lstrip().startswith("{"):
+        return False
+    try:
+        if _goes_on(head.lines[0]):
+            with head.file.open_text() as text:
+                value: Any = json.load(text)
+        else:
+            value = json.loads(head.lines[0])
+    except (ValueError, RecursionError):
+        return False
+    annotations = value.get("annotations") if isinstance(value, dict) else None
+    return isinstance(annotations, list) and all(isinstance(annotation, list) for annotation in annotations)
 
 
-def _tsv_document(line: str, where: str, default_id: str) -> Document:
-    # Spreadsheets pad short rows with empty cells at the end.
-    return Document(default_id, line.rstrip("\t ").split("\t"))
+def _looks_like_json(head: Head, columns: Columns) -> bool:
+    first = head.lines[0].lstrip()
+    if first.startswith("["):  # and not a text that begins with a bracket
+        return re.match(r'\[\s*[\[{"]', " ".join(head.lines[:2]).lstrip()) is not None or head.lines[0].strip() == "[]"
+    return first.startswith("{") and _goes_on(first)
 
 
-LineReader = Callable[[str, str, str], Document]
+def _looks_like_csv(head: Head, columns: Columns) -> bool:
+    # Where columns are named, a line of several cells must be a header; if it lacks them, reading it says so.
+    first = head.lines[0]
+    return csv_delimiter(first, columns) is not None or (columns.names_any and any(map(first.count, DELIMITERS)))
 
 
-def _layout_of(first_line: str, name: str) -> LineReader:
-    if first_line.lstrip().startswith("{"):
-        return _json_document
-    if "<eos>" in first_line:
-        return _eos_document
-    if "\t" in first_line:
-        return _tsv_document
+def _looks_like_pairs(head: Head, columns: Columns) -> bool:
+    try:
+        _, row = next(cells(head.lines, head.file.name, "\t"))
+    except UserError:
+        return False
+    return is_pair(row)
+
+
+def _looks_like_tsv(head: Head, columns: Columns) -> bool:
+    """Not if only a few lines have a tab: those of a text may be indented."""
+    return 2 * sum("\t" in line.strip() for line in head.lines) >= len(head.lines)
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+FORMATS: dict[str, Format | FolderFormat] = {
+    "parquet": Format(
+        "a Parquet table with sentences in one column or several",
+        read_parquet,
+        lambda head, columns: head.start == _PARQUET,
+        has_columns=True,
+    ),
+    "sind": Format(
+        "the *.story-in-sequence.json of SIND (VIST)", lambda file, columns: read_sind(file), _looks_like_sind
+    ),
+    "json": Format("a list of JSON objects with sentences", read_json, _looks_like_json, has_columns=True),
+    "jsonl": Format(
+        "JSON lines, objects with sentences",
+        read_jsonl,
+        lambda head, columns: head.lines[0].lstrip().startswith("{"),
+        has_columns=True,
+    ),
+    "csv": Format(
+        "rows under a header that names columns of sentences, with commas, tabs or semicolons",
+        read_csv,
+        _looks_like_csv,
+        has_columns=True,
+    ),
+    "btsort": Format("the pair files of B-TSort", lambda file, columns: read_pairs(file), _looks_like_pairs),
+    "eos": Format(
+        "lines with <eos> between sentences",
+        lambda file, columns: read_separated(file, "<eos>"),
+        lambda head, columns: any("<eos>" in line for line in head.lines),
+        separator=" <eos> ",
+    ),
+    "at-eos": Format(
+        "lines with @eos@ between sentences",
+        lambda file, columns: read_separated(file, "@eos@"),
+        lambda head, columns: any("@eos@" in line for line in head.lines),
+        separator=" @eos@ ",
+    ),
+    "tsv": Format(
+        "lines with a tab between sentences",
+        lambda file, columns: read_separated(file, "\t"),
+        _looks_like_tsv,
+        separator="\t",
+    ),
+    "lines": Format(
+        "one sentence per line, a blank line between documents",
+        lambda file, columns: read_blocks(file),
+        lambda head, columns: False,  # any text looks like it
+        separator="\n",
+    ),
+    "arrow": FolderFormat(
+        "a folder that save_to_disk of the datasets library wrote", saved_parts, is_saved, has_columns=True
+    ),
+    "lists": FolderFormat(
+        "a folder with lists of files in split/ and the files, one sentence per line, in txt_tokenized/",
+        listed_parts,
+        has_lists,
+    ),
+}
+"""Every layout; the first that fits is taken."""
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def format_of(file: File, columns: Columns, *, otherwise: str | None = None) -> str:
+    """The name of the layout of a file.
+
+    Args:
+        file: whose first lines are looked at.
+        columns: those that were asked for.
+        otherwise: the layout if no other one fits.
+
+    Raises:
+        UserError: if it cannot be read, is empty, or no layout fits.
+    """
+    head = _head(file)
+    if not head.start or not (head.lines or head.start == _PARQUET):
+        raise UserError(f"{file.name}: the file holds no documents.")
+    for name, format in FORMATS.items():
+        if isinstance(format, Format) and (head.lines or name == "parquet") and format.fits(head, columns):
+            return name
+    if otherwise is not None:
+        return otherwise
+    known = ", ".join(f"{name} ({item.description})" for name, item in FORMATS.items() if isinstance(item, Format))
     raise UserError(
-        f'{name}: this layout is not known. Give JSON lines with a "sentences" list, rows with one sentence per '
-        "tab-separated cell, or lines with <eos> between the sentences."
+        f"{file.name}: this layout is not known. Known are {known}; --format NAME forces one, --columns names columns."
     )
 
 
-def parse_documents(lines: Iterable[str], name: str) -> Iterator[Document]:
-    """Read documents from the lines of one source, whose layout is found by its first line that is not blank.
+def read_file(file: File, format: str | None = None, columns: Columns | None = None) -> Iterator[Item]:
+    """Read the documents of a file one by one.
 
-    How many sentences there are, and whether there is something in each, is not looked at: see :func:`keep_orderable`.
-
-    Args:
-        lines: the lines of a text file.
-        name: what errors call the source; with the line number also the id of a document that has none.
-
-    Raises:
-        UserError: for a malformed entry, naming source and line.
-    """
-    layout: LineReader | None = None
-    for number, line in enumerate(lines, start=1):
-        line = line.rstrip("\r\n")
-        if not line.strip():
-            continue
-        layout = layout or _layout_of(line, name)
-        where = f"{name}, line {number}"
-        document = layout(line, where, f"{Path(name).stem}-{number}")
-        for text in (document.id, document.genre or "", *document.sentences):
-            if any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise UserError(f"{where}: {text[:50]!r} holds half a character (a lone surrogate); repair the text.")
-        yield dataclasses.replace(document, sentences=_stripped(document.sentences), origin=where)
-
-
-def _stripped(sentences: Sequence[str]) -> list[str]:
-    """Without white space around them: what a text was cut at would tell where a sentence stood."""
-    return [sentence.strip() for sentence in sentences]
-
-
-def read_file(path: str | Path) -> list[Document]:
-    """Read all documents of a file.
-
-    Raises:
-        UserError: if the file is missing, unreadable, not UTF-8, empty or malformed.
-    """
-    with open_text(path) as lines:
-        documents = list(parse_documents(lines, str(path)))
-    if not documents:
-        raise UserError(f"{path}: the file holds no documents.")
-    return documents
-
-
-@contextlib.contextmanager
-def open_text(path: str | Path) -> Iterator[TextIO]:
-    """A file of UTF-8 text, with or without a byte-order mark.
-
-    Raises:
-        UserError: if it is missing or cannot be read, or something in it that is read is not UTF-8.
-    """
-    try:
-        with open(path, encoding="utf-8-sig") as lines:
-            yield lines
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise not_utf8(Path(path).read_bytes(), str(path)) from None
-
-
-def not_utf8(data: bytes, name: str) -> UserError:
-    """The error for a file whose bytes are not UTF-8, naming the line of the first that is not."""
-    try:
-        data.decode("utf-8")
-        line = 1
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-    return UserError(f"{name}, line {line}: not UTF-8 text; convert the file to UTF-8 first.")
-
-
-# --- tables ---------------------------------------------------------------------------------------------------------
-
-TUTORIAL_MARKER = "[CLS]"
-"""What stands before each sentence in the tutorial's ``text``, whatever the tokenizer."""
-
-
-def read_table(table: Dataset, name: str) -> list[Document]:
-    """The documents of a table with ``sentences``, or with the tutorial's ``text`` and ``so_targets``.
+    How many sentences there are, and whether there is something in each, is not looked at: see
+    :func:`~sentorder.data.documents.keep_orderable`.
 
     Args:
-        table: one document per row.
-        name: what errors call it; with the row number also the id of a document that has none.
+        file: what to read.
+        format: a key of :data:`FORMATS`; None to find out.
+        columns: which columns hold what.
 
     Raises:
-        UserError: if it has other columns or no rows, or a row is malformed.
+        UserError: if it is missing, unreadable, not UTF-8, empty or malformed, naming file and line.
     """
-    columns = table.column_names
-    if "sentences" in columns:
-        read: Callable[[Any, str], list[str]] = _sentences_of_row
-    elif {"text", "so_targets"} <= set(columns):
-        read = _sentences_of_tutorial_row
-    else:
-        raise UserError(
-            f'{name}: expected a column "sentences" (or "text" and "so_targets"); its columns are: '
-            f"{', '.join(columns) or 'none'}."
-        )
-    documents = []
-    for number, row in enumerate(table):
-        where = f"{name}, row {number}"
-        identity = next(
-            (row[key] for key in ("id", "storyid") if row.get(key) is not None), f"{Path(name).stem}-{number}"
-        )
-        sentences, genre = _stripped(read(row, where)), row.get("genre")
-        documents.append(Document(str(identity), sentences, None if genre is None else str(genre), where))
-    if not documents:
-        raise UserError(f"{name}: the table holds no documents.")
-    return documents
+    columns = columns or Columns()
+    name = format or format_of(file, columns)
+    layout = FORMATS[name]
+    if not isinstance(layout, Format):
+        raise UserError(f"--format {name}: is {layout.description}, but {file.name} is a file.")
+    _check_columns(name, columns, file.name)
+    empty = True
+    for item in cleaned(layout.read(file, columns)):
+        empty = False
+        yield item
+    if empty:
+        raise UserError(f"{file.name}: the file holds no documents.")
 
 
-def _sentences_of_row(row: dict[str, Any], where: str) -> list[str]:
-    sentences = row["sentences"]
-    if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
-        raise UserError(f'{where}: "sentences" must be a list of strings.')
-    return sentences
-
-
-def _sentences_of_tutorial_row(row: dict[str, Any], where: str) -> list[str]:
-    text, targets = row["text"], row["so_targets"]
-    if not isinstance(text, str) or not isinstance(targets, list):
-        raise UserError(f'{where}: "text" must be a string and "so_targets" a list of positions.')
-    before, *shuffled = (piece.strip() for piece in text.split(TUTORIAL_MARKER))
-    if before or None in targets or sorted(targets) != list(range(len(shuffled))):
-        raise UserError(
-            f'{where}: "so_targets" must give the position (0, 1, ...) of each of the {len(shuffled)} sentences that '
-            f'follow a {TUTORIAL_MARKER} in "text".'
-        )
-    return [sentence for _, sentence in sorted(zip(targets, shuffled, strict=True))]
-
-
-def to_dataset(documents: Sequence[Document]) -> Dataset:
-    """The documents as an Arrow table with the columns ``id``, ``genre``, ``origin`` and ``sentences``."""
-    return Dataset.from_dict(
-        {
-            "id": [document.id for document in documents],
-            "genre": [document.genre for document in documents],
-            "origin": [document.origin for document in documents],
-            "sentences": [document.sentences for document in documents],
-        }
-    )
-
-
-# --- what can be ordered --------------------------------------------------------------------------------------------
-
-
-def keep_orderable(documents: Sequence[Document], name: str) -> tuple[list[Document], list[str]]:
-    """Leave out documents that have nothing to order, and say so.
-
-    Args:
-        documents: of one source.
-        name: what the note calls it.
-
-    Returns:
-        The documents with two sentences or more and something in each, and a note for each reason to leave one out.
+def folder_parts(path: Path, format: str | None, columns: Columns) -> dict[str, Part] | None:
+    """The splits of a folder of a known layout; None if it is a folder of files.
 
     Raises:
-        UserError: if none is left.
+        UserError: if it is not of the layout that was asked for, or cannot be read.
     """
-    reasons: dict[str, Callable[[Document], bool]] = {
-        "with fewer than two sentences": lambda document: len(document.sentences) < 2,
-        "with an empty sentence": lambda document: not all(sentence.strip() for sentence in document.sentences),
-    }
-    kept: list[Document] = []
-    left_out = {reason: list[Document]() for reason in reasons}
-    for document in documents:
-        reason = next((reason for reason, applies in reasons.items() if applies(document)), None)
-        (kept if reason is None else left_out[reason]).append(document)
-    notes = [
-        f"{name}: skipped {len(found)} of {len(documents)} documents {reason} (the first: {found[0].origin})."
-        for reason, found in left_out.items()
-        if found
-    ]
-    if not kept:
-        raise UserError(f"{name}: there is nothing to order in it. " + " ".join(notes))
-    return kept, notes
+    for name, layout in FORMATS.items():
+        if isinstance(layout, FolderFormat) and (format == name or (format is None and layout.fits(path))):
+            _check_columns(name, columns, str(path))
+            return layout.parts(path, columns)
+    return None
+
+
+def _check_columns(name: str, columns: Columns, source: str) -> None:
+    if not FORMATS[name].has_columns and columns.names_any:
+        raise UserError(f"--columns: {source} is of the format {name} ({FORMATS[name].description}), without columns.")
