@@ -53,6 +53,12 @@ def test_layouts(
     assert sentences_of(list(read_file(File.at(path)))) == expected
 
 
+def test_a_sentence_may_be_longer_than_csv_likes() -> None:
+    long = "x" * 200_000
+    for content in (f"{long} <eos> b\n", f"sentence1,sentence2\n{long},b\n", f"{long}\tb\n"):
+        assert sentences_of(list(read_file(File("f", content.encode())))) == [[long, "b"]]
+
+
 def test_documents_know_where_they_stood() -> None:
     file = File("texts/file.jsonl.gz", b'{"id": 7, "genre": "g", "sentences": ["a b", "c"]}\n\n{"sentences": []}')
     assert list(read_file(file)) == [

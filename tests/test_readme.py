@@ -47,7 +47,9 @@ def test_flags_that_are_named_exist() -> None:
 
 
 def test_every_row_of_the_tables_is_explained() -> None:
+    from sentorder.data.formats import FORMATS
     from sentorder.methods import BACKBONES, METHODS
 
     assert [name for name in METHODS if f"`{name}`" not in README and f" {name}`" not in README] == []
+    assert [name for name in FORMATS if f"`{name}`" not in README] == []
     assert [name for name in BACKBONES if name != "sentence" and f"`{name}`" not in README] == []

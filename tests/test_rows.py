@@ -75,6 +75,8 @@ def test_sentences_with_an_order_need_a_word() -> None:
         UserError, match='f, line 1: has "sentences" and "gold_order"; say with --columns sentences=sen'
     ):
         list(read_file(file))
+    with pytest.raises(UserError, match='f, line 1: has "sentences" and "gold_order"'):
+        list(read_file(File("f", b"sentences,gold_order\n")))
     for text, expected in (
         ("sentences=sentences", ["second", "third", "first"]),
         ("shuffled_sentences=sentences", ["first", "second", "third"]),

@@ -173,6 +173,10 @@ def test_data_sets_on_the_hub(hub: list[tuple[Any, ...]]) -> None:
         load_splits("someone/texts", config="third")
     with pytest.raises(UserError, match="has no dev split, only train, validation, test"):
         load_splits("train=someone/texts:dev")
+    with pytest.raises(
+        UserError, match="someone/texts:train: --columns names 'steps', which is not there; there is sen"
+    ):
+        load_splits("someone/texts", columns="sentences=steps")
 
 
 def test_a_name_that_the_hub_does_not_have() -> None:

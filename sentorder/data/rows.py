@@ -98,11 +98,8 @@ def row_reader(names: Iterable[str], columns: Columns, where: str) -> RowReader:
     """
     known = list(names)
     present = ", ".join(map(str, known)) or "nothing"
-    wanted = (*columns.sentences, columns.shuffled_sentences, columns.id, columns.genre)
-    order = None if columns.as_they_stand else columns.gold_order
-    for name in (*wanted, order):
-        if name is not None and name not in known:
-            raise UserError(f"{where}: --columns names {name!r}, which is not there; there is {present}.")
+    for name in _missing(known, columns):
+        raise UserError(f"{where}: --columns names {name!r}, which is not there; there is {present}.")
     read = _sentences_reader(known, columns)
     if read is None:
         raise UserError(
@@ -128,12 +125,14 @@ def row_reader(names: Iterable[str], columns: Columns, where: str) -> RowReader:
 
 
 def holds_sentences(names: Collection[str], columns: Columns) -> bool:
-    """Whether :func:`row_reader` would know what to do with them."""
-    try:
-        row_reader(names, columns, "")
-    except UserError:
-        return False
-    return True
+    """Whether columns with these names are known to, or are those that were asked for."""
+    return not _missing(names, columns) and _sentences_reader(names, columns) is not None
+
+
+def _missing(names: Collection[str], columns: Columns) -> list[str]:
+    order = None if columns.as_they_stand else columns.gold_order
+    asked = (*columns.sentences, columns.shuffled_sentences, order, columns.id, columns.genre)
+    return [name for name in asked if name is not None and name not in names]
 
 
 def _sentences_reader(names: Collection[str], columns: Columns) -> _Sentences | None:
