@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentorder.data.documents import Document, Item
@@ -18,6 +18,7 @@ from sentorder.data.formats import FORMATS, Format, format_of, read_file
 from sentorder.data.rows import Columns
 from sentorder.data.text_files import File
 from sentorder.errors import UserError
+from sentorder.predict import read_input
 
 
 def sentences_of(items: list[Item]) -> list[list[str]]:
@@ -66,6 +67,23 @@ def test_documents_know_where_they_stood() -> None:
         Document("file-3", [], None, "texts/file.jsonl.gz, line 3"),
     ]
     assert [item.id for item in read_file(File("x", b"a\tb", label="y/x")) if isinstance(item, Document)] == ["y/x-1"]
+
+
+def test_what_is_to_be_predicted_stays_as_it_stands() -> None:
+    contents = {
+        "a @eos@ b": " @eos@ ",
+        "a\nb": "\n",
+        "a\tb": "\t",
+        "sentence1,sentence2\na,b": None,
+        '{"shuf_sents": ["a", "b"], "orig_sents": ["1", "0"]}': None,
+        '{"shuffled_sentences": ["a", "b"]}': None,
+    }
+    for content, separator in contents.items():
+        documents, found = read_input(File("f", content.encode()), None, Columns())
+        assert [document.sentences for document in documents] == [["a", "b"]] and found == separator
+    torn = File("f", b"1-2-1\ta\tb\t0\t0\t1\r\n")
+    with pytest.raises(UserError, match="f, line 1: a document whose pairs contradict each other"):
+        read_input(torn, None, Columns())
 
 
 def test_lines_are_read_if_asked_for() -> None:
@@ -204,6 +222,7 @@ def texts_of(sentence: st.SearchStrategy[str]) -> st.SearchStrategy[list[list[st
 
 
 @pytest.mark.parametrize("format", WRITERS)
+@settings(max_examples=30)
 @given(st.data())
 def test_any_documents_come_back(format: str, data: st.DataObject) -> None:
     separated = format in ("eos", "at-eos", "tsv", "lines")
@@ -217,6 +236,7 @@ def test_any_documents_come_back(format: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("format", set(WRITERS) - {"lines"})
+@settings(max_examples=30)
 @given(texts=texts_of(st.text(string.ascii_letters + " ,;'\"äß。", min_size=1)))
 def test_each_layout_is_told_from_the_others(format: str, texts: list[list[str]]) -> None:
     assert format_of(File("f", WRITERS[format](texts).encode()), Columns()) == format

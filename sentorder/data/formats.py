@@ -29,6 +29,10 @@ class Head(NamedTuple):
     lines: list[str]
     """The first lines that are not blank, if it is text."""
 
+    @property
+    def first(self) -> str:
+        return self.lines[0] if self.lines else ""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -79,14 +83,14 @@ def _goes_on(line: str) -> bool:
 
 
 def _looks_like_sind(head: Head, columns: Columns) -> bool:
-    if not head.lines[0].lstrip().startswith("{"):
+    if not head.first.lstrip().startswith("{"):
         return False
     try:
-        if _goes_on(head.lines[0]):
+        if _goes_on(head.first):
             with head.file.open_text() as text:
                 value: Any = json.load(text)
         else:
-            value = json.loads(head.lines[0])
+            value = json.loads(head.first)
     except (ValueError, RecursionError):
         return False
     annotations = value.get("annotations") if isinstance(value, dict) else None
@@ -94,16 +98,16 @@ def _looks_like_sind(head: Head, columns: Columns) -> bool:
 
 
 def _looks_like_json(head: Head, columns: Columns) -> bool:
-    first = head.lines[0].lstrip()
+    first = head.first.lstrip()
     if first.startswith("["):  # and not a text that begins with a bracket
-        return re.match(r'\[\s*[\[{"]', " ".join(head.lines[:2]).lstrip()) is not None or head.lines[0].strip() == "[]"
+        return re.match(r'\[\s*[\[{"]', " ".join(head.lines[:2]).lstrip()) is not None or head.first.strip() == "[]"
     return first.startswith("{") and _goes_on(first)
 
 
 def _looks_like_csv(head: Head, columns: Columns) -> bool:
     # Where columns are named, a line of several cells must be a header; if it lacks them, reading it says so.
-    first = head.lines[0]
-    return csv_delimiter(first, columns) is not None or (columns.names_any and any(map(first.count, DELIMITERS)))
+    cut_up = any(map(head.first.count, DELIMITERS))
+    return csv_delimiter(head.first, columns) is not None or (columns.names_any and cut_up)
 
 
 def _looks_like_pairs(head: Head, columns: Columns) -> bool:
@@ -135,7 +139,7 @@ FORMATS: dict[str, Format | FolderFormat] = {
     "jsonl": Format(
         "JSON lines, objects with sentences",
         read_jsonl,
-        lambda head, columns: head.lines[0].lstrip().startswith("{"),
+        lambda head, columns: head.first.lstrip().startswith("{"),
         has_columns=True,
     ),
     "csv": Format(
@@ -196,10 +200,10 @@ def format_of(file: File, columns: Columns, *, otherwise: str | None = None) -> 
         UserError: if it cannot be read, is empty, or no layout fits.
     """
     head = _head(file)
-    if not head.start or not (head.lines or head.start == _PARQUET):
+    if not head.lines and head.start != _PARQUET:
         raise UserError(f"{file.name}: the file holds no documents.")
     for name, format in FORMATS.items():
-        if isinstance(format, Format) and (head.lines or name == "parquet") and format.fits(head, columns):
+        if isinstance(format, Format) and format.fits(head, columns):
             return name
     if otherwise is not None:
         return otherwise
