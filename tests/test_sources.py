@@ -12,6 +12,16 @@ from sentorder.data.splitting import split_documents
 from sentorder.errors import UserError
 
 
+def test_pieces_of_one_thing_stay_on_one_side() -> None:
+    documents = [Document(str(n), [f"{n}", "b"], group=f"book {n % 20}") for n in range(200)]
+    splits = split_documents(documents)
+    groups = [{document.group for document in found} for found in splits.values()]
+    assert [len(found) for found in groups] == [16, 2, 2] and len(set.union(*groups)) == 20
+    assert [len(found) for found in splits.values()] == [160, 20, 20]
+    with pytest.raises(UserError, match="x: 2 different groups of documents cannot be split"):
+        split_documents([Document("1", ["a", "b"], group=f"{n % 2}") for n in range(9)], "x")
+
+
 def test_the_bundled_corpus_is_complete() -> None:
     splits = load_splits("stories").splits
     assert {name: len(documents) for name, documents in splits.items()} == {

@@ -21,6 +21,8 @@ class Document:
     genre: str | None = None
     origin: str = ""
     """The file and line, or table and row, for messages."""
+    group: str | None = None
+    """What it is a piece of, such as a book: where a source is split, pieces of one thing stay on one side."""
 
 
 class Skipped(NamedTuple):
@@ -70,11 +72,12 @@ def cleaned(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def to_dataset(documents: Sequence[Document]) -> Dataset:
-    """The documents as an Arrow table with the columns ``id``, ``genre``, ``origin`` and ``sentences``."""
+    """The documents as an Arrow table with the columns ``id``, ``genre``, ``group``, ``origin`` and ``sentences``."""
     return Dataset.from_dict(
         {
             "id": [document.id for document in documents],
             "genre": [document.genre for document in documents],
+            "group": [document.group for document in documents],
             "origin": [document.origin for document in documents],
             "sentences": [document.sentences for document in documents],
         }

@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 
 TUTORIAL_MARKER = "[CLS]"
 """What stands before each sentence in the tutorial's ``text``, whatever the tokenizer."""
-_KINDS = ("sentences", "shuffled_sentences", "gold_order", "id", "genre")
+_KINDS = ("sentences", "shuffled_sentences", "gold_order", "id", "genre", "group")
 _IDS = ("id", "storyid")
 _PLACE = re.compile(r"<S(\d+)>|(\d+)")
 
@@ -40,6 +40,7 @@ class Columns:
     gold_order: str | None = None
     id: str | None = None
     genre: str | None = None
+    group: str | None = None
     as_they_stand: bool = False
     """Leave shuffled sentences as they stand, and ask for no order of them: what is to be predicted has none."""
 
@@ -73,9 +74,8 @@ def parse_columns(text: str) -> Columns:
     sentences = tuple(name.strip() for name in named.pop("sentences").split("+")) if "sentences" in named else ()
     if shuffled:  # the other one has its usual name
         shuffled = {kind: shuffled.get(kind, kind) for kind in ("shuffled_sentences", "gold_order")}
-    return Columns(
-        sentences, shuffled.get("shuffled_sentences"), shuffled.get("gold_order"), named.get("id"), named.get("genre")
-    )
+    others: dict[str, Any] = named | shuffled
+    return Columns(sentences, **others)
 
 
 # --- which columns there are ----------------------------------------------------------------------------------------
@@ -114,12 +114,11 @@ def row_reader(names: Iterable[str], columns: Columns, where: str) -> RowReader:
         )
     by_lower_case = {str(name).lower(): name for name in reversed(known)}
     ids = (columns.id,) if columns.id else tuple(by_lower_case[name] for name in _IDS if name in by_lower_case)
-    genre_column = columns.genre or "genre"
+    genre_column, group_column = columns.genre or "genre", columns.group or "group"
 
     def document(row: Row, where: str, default_id: str) -> Document:
         name = next((row[column] for column in ids if row.get(column) not in (None, "")), default_id)
-        genre = row.get(genre_column)
-        return Document(str(name), read(row, where), None if genre in (None, "") else str(genre), where)
+        return Document(str(name), read(row, where), _word(row.get(genre_column)), where, _word(row.get(group_column)))
 
     return document
 
@@ -131,7 +130,7 @@ def holds_sentences(names: Collection[str], columns: Columns) -> bool:
 
 def _missing(names: Collection[str], columns: Columns) -> list[str]:
     order = None if columns.as_they_stand else columns.gold_order
-    asked = (*columns.sentences, columns.shuffled_sentences, order, columns.id, columns.genre)
+    asked = (*columns.sentences, columns.shuffled_sentences, order, columns.id, columns.genre, columns.group)
     return [name for name in asked if name is not None and name not in names]
 
 
@@ -220,6 +219,10 @@ def _strings(value: Any, column: str, where: str) -> list[str]:
     if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
         raise UserError(f'{where}: "{column}" must be a list of strings.')
     return sentences
+
+
+def _word(value: Any) -> str | None:
+    return None if value in (None, "") else str(value)
 
 
 def _list(value: Any) -> Any:
