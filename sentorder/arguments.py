@@ -16,7 +16,8 @@ from .argument_checks import Between, CheckedArguments, option
 _FORMAT = "The layout of files and folders (without it: found by what is in them)."
 _COLUMNS = (
     "Which columns or JSON keys hold what: sentences=a (lists) or sentences=a+b+c (one sentence each), id=a, genre=a, "
-    "group=a (what a document is a piece of), or shuffled_sentences=a,gold_order=b with the position of each of the shuffled sentences."
+    "group=a (what a document is a piece of), or shuffled_sentences=a,gold_order=b with the position of each of the "
+    "shuffled sentences."
 )
 
 
