@@ -21,7 +21,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 
 
 def test_headings_part_sections_and_wrapped_lines_are_one_paragraph() -> None:
-    text = "CHAPTER I\r\n\r\nIt was late\r\nand dark. He\r\nslept.\r\n\r\nThen it rained.\r\n\r\nII\r\n\r\nA new day.\r\n\r\nThe end\r\n"
+    text = "CHAPTER I\n\nIt was late\nand dark. He\nslept.\n\nThen it rained.\n\nII\n\nA new day.\n\nThe end\n"
+    text = text.replace("\n", "\r\n")
     assert list(sections_of_text(text)) == [["It was late and dark. He slept.", "Then it rained."], ["A new day."]]
     assert list(sections_of_text("One line each.\nNo blank one.\n")) == [["One line each.", "No blank one."]]
     assert list(sections_of_text("彼は\n寝た。\n\n그는\n잤다.\n")) == [["彼は寝た。", "그는 잤다."]]

@@ -11,7 +11,12 @@ from ..errors import UserError
 
 Unit = Literal["sentence", "paragraph"]
 
-ORDINALS_WITH_A_POINT = frozenset(["bs", "cs", "da", "de", "et", "fi", "fo", "hr", "hu", "is", "lb", "lv", "nb", "nn", "no", "pl", "se", "sk", "sl", "sr", "tr"])
+# fmt: off
+ORDINALS_WITH_A_POINT = frozenset([
+    "bs", "cs", "da", "de", "et", "fi", "fo", "hr", "hu", "is", "lb", "lv", "nb", "nn", "no", "pl", "se", "sk", "sl",
+    "sr", "tr",
+])
+# fmt: on
 """Languages that write "the 3rd of April" as "3. April"."""
 SENTENCE_ENDS = frozenset(".!?…:;。｡！？：；।॥؟؛۔։።፧᙮។៕།")
 _DAY = re.compile(r"(?:^|[\s(])(?:[1-9]|[12]\d|3[01])\.$")
