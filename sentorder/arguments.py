@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, Optional
 
 from .argument_checks import Between, CheckedArguments, option
+from .data.reading import SourceOptions
 
 # HfArgumentParser wants Optional[X], not X | None.
 # ruff: noqa: UP045
@@ -57,10 +58,10 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """What it is trained on."""
+class SourceArguments:
+    """Where documents come from."""
 
-    _argument_group_name: ClassVar[str] = "data"
+    _argument_group_name: ClassVar[str] = "source"
 
     dataset: str = option(
         "stories",
@@ -70,8 +71,40 @@ class DataArguments:
     )
     format: Optional[str] = option(None, _FORMAT)
     columns: Optional[str] = option(None, _COLUMNS)
+    language: Optional[str] = option(None, "Of running text, as a code such as de (without it: en).")
+    unit: Optional[Literal["sentence", "paragraph"]] = option(
+        None, "What of running text is put into order (without it: sentences)."
+    )
+    window: Annotated[Optional[int], Between(2)] = option(
+        None, "Cut documents into pieces of so many sentences (without it: running text into 6, others not at all)."
+    )
+    stride: Annotated[Optional[int], Between(1)] = option(
+        None, "From the beginning of one piece to that of the next (without it: they do not overlap)."
+    )
     dataset_config_name: Optional[str] = option(None, "Which configuration of a data set on the Hub.")
     dataset_revision: Optional[str] = option(None, "Which commit, branch or tag of a data set on the Hub.")
+
+    @property
+    def source_options(self) -> SourceOptions:
+        """What the library takes."""
+        return SourceOptions(
+            self.dataset_config_name,
+            self.dataset_revision,
+            self.format,
+            self.columns,
+            self.language,
+            self.unit,
+            self.window,
+            self.stride,
+        )
+
+
+@dataclass
+class DataArguments:
+    """What of it is used, and how it is put into batches."""
+
+    _argument_group_name: ClassVar[str] = "data"
+
     max_train_documents: Annotated[Optional[int], Between(1)] = option(None, "Use only the first so many for training.")
     max_eval_documents: Annotated[Optional[int], Between(1)] = option(
         None, "Use only the first so many for validation, and as many for the test."
@@ -206,12 +239,19 @@ class OutputArguments:
 
 @dataclass
 class TrainArguments(
-    OutputArguments, TrainRuntimeArguments, OptimizationArguments, DataArguments, ModelArguments, CheckedArguments
+    OutputArguments,
+    TrainRuntimeArguments,
+    OptimizationArguments,
+    DataArguments,
+    SourceArguments,
+    ModelArguments,
+    CheckedArguments,
 ):
     """Everything that a training run can be told; ``TrainArguments()`` is the default run."""
 
     GROUPS: ClassVar[tuple[type, ...]] = (
         ModelArguments,
+        SourceArguments,
         DataArguments,
         OptimizationArguments,
         TrainRuntimeArguments,
@@ -255,13 +295,6 @@ class _EvaluationGroup:
         "The model/ folder of a training run (required); with --untrained an encoder (without it: all-MiniLM-L6-v2).",
     )
     untrained: Optional[str] = option(None, "Score a way to order that learns nothing, the floor for those that do.")
-    dataset: str = option(
-        "stories", "As for training: 'stories', a file, a glob, a folder, a data set on the Hub, or test=SOURCE,..."
-    )
-    format: Optional[str] = option(None, _FORMAT)
-    columns: Optional[str] = option(None, _COLUMNS)
-    dataset_config_name: Optional[str] = option(None, "Which configuration of a data set on the Hub.")
-    dataset_revision: Optional[str] = option(None, "Which commit, branch or tag of a data set on the Hub.")
     split: Optional[Literal["train", "validation", "test"]] = option(
         None, "Which split (without it: test; of a source without splits all of it)."
     )
@@ -270,10 +303,10 @@ class _EvaluationGroup:
 
 
 @dataclass
-class EvaluationArguments(RuntimeArguments, DecodingArguments, _EvaluationGroup, CheckedArguments):
+class EvaluationArguments(RuntimeArguments, DecodingArguments, SourceArguments, _EvaluationGroup, CheckedArguments):
     """Everything that ``python -m sentorder.evaluation`` can be told."""
 
-    GROUPS: ClassVar[tuple[type, ...]] = (_EvaluationGroup, DecodingArguments, RuntimeArguments)
+    GROUPS: ClassVar[tuple[type, ...]] = (_EvaluationGroup, SourceArguments, DecodingArguments, RuntimeArguments)
 
     def problems(self) -> list[str]:
         found = super().problems()

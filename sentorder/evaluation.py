@@ -214,14 +214,7 @@ def main() -> None:
         description="Score a model on documents whose order is known.",
         choices={"decoder": DECODERS, "untrained": UNTRAINED, "format": FORMATS},
     )
-    documents, notes = load_split(
-        arguments.dataset,
-        arguments.split,
-        config=arguments.dataset_config_name,
-        revision=arguments.dataset_revision,
-        format=arguments.format,
-        columns=arguments.columns,
-    )
+    documents, notes = load_split(arguments.dataset, arguments.split, arguments.source_options)
     documents = documents[: arguments.max_eval_documents]
     folder = None if arguments.output_dir is None else Path(arguments.output_dir)
     if folder is not None:

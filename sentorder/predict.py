@@ -20,6 +20,7 @@ from .arguments import PredictArguments
 from .command_line import parse_arguments, run_command
 from .data.documents import Document, Skipped
 from .data.formats import FORMATS, Format, format_of, read_file
+from .data.reading import Reading
 from .data.rows import Columns, parse_columns
 from .data.text_files import File
 from .errors import UserError
@@ -49,7 +50,7 @@ def read_input(file: File, format: str | None, columns: Columns) -> tuple[list[D
     columns = dataclasses.replace(columns, as_they_stand=True)
     name = format or format_of(file, columns, otherwise="lines")
     documents = []
-    for item in read_file(file, name, columns):
+    for item in read_file(file, name, Reading(columns)):
         if isinstance(item, Skipped):
             raise UserError(f"{item.origin}: a document {item.reason}.")
         documents.append(item)

@@ -42,6 +42,7 @@ COMPARED_AS_FACTS = frozenset(
     {
         "auto_find_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
         "max_steps", "mixed_precision", "dataset", "dataset_config_name", "dataset_revision", "format", "columns",
+        "language", "unit", "window", "stride",
         "max_train_documents", "max_eval_documents",
     }
 )  # fmt: skip

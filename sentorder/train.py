@@ -173,13 +173,7 @@ def _fit(run: Run, log: RunLog) -> None:
 
 def _load_documents(arguments: TrainArguments) -> tuple[dict[str, list[Document]], list[str]]:
     """The documents of each split, and what there is to say about those that were left out."""
-    documents, notes = load_splits(
-        arguments.dataset,
-        config=arguments.dataset_config_name,
-        revision=arguments.dataset_revision,
-        format=arguments.format,
-        columns=arguments.columns,
-    )
+    documents, notes = load_splits(arguments.dataset, arguments.source_options)
     if "train" not in documents:
         raise UserError(f"--dataset {arguments.dataset}: has no train split; give train=FILE.")
     if arguments.eval_strategy != "no" and "validation" not in documents:

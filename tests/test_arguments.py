@@ -149,7 +149,8 @@ def test_names_are_those_of_transformers() -> None:
         "model_name_or_path", "tokenizer_name", "method", "backbone", "pooling", "dropout", "max_length", "dataset",
         "max_train_documents", "max_eval_documents", "head_learning_rate", "mixed_precision", "cpu_threads",
         "overwrite_output_dir", "log_with", "dataset_config_name", "dataset_revision", "format", "columns",
+        "language", "unit", "window", "stride",
         "pad_to_max_length", "deterministic", "max_skipped_steps", "early_stopping_patience",
     }  # fmt: skip
     assert ours - own <= {item.name for item in dataclasses.fields(TrainingArguments)}
-    assert len(ours) == 47
+    assert len(ours) == 51

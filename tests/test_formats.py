@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from sentorder.data.documents import Document, Item
 from sentorder.data.formats import FORMATS, Format, format_of, read_file
+from sentorder.data.reading import Reading
 from sentorder.data.rows import Columns
 from sentorder.data.text_files import File
 from sentorder.errors import UserError
@@ -87,14 +88,14 @@ def test_what_is_to_be_predicted_stays_as_it_stands() -> None:
 
 
 def test_lines_are_read_if_asked_for() -> None:
-    file = File("f.txt", b"\n\nOne.\r\n  Two.\r\n \t\r\n\r\nThree.\rFour.\n")
-    with pytest.raises(UserError, match="f.txt: this layout is not known. Known are .*jsonl \\(JSON lines.*--format"):
+    file = File("f.doc", b"\n\nOne.\r\n  Two.\r\n \t\r\n\r\nThree.\rFour.\n")
+    with pytest.raises(UserError, match="f.doc: this layout is not known. Known are .*jsonl \\(JSON lines.*--format"):
         list(read_file(file))
     assert list(read_file(file, "lines")) == [
-        Document("f-3", ["One.", "Two."], None, "f.txt, line 3"),
-        Document("f-7", ["Three.", "Four."], None, "f.txt, line 7"),
+        Document("f-3", ["One.", "Two."], None, "f.doc, line 3"),
+        Document("f-7", ["Three.", "Four."], None, "f.doc, line 7"),
     ]
-    assert format_of(File("f", b"A text.\n\tIts second line.\nA third.\n"), Columns(), otherwise="lines") == "lines"
+    assert format_of(File("f.txt", b"A text.\n\tIts second line.\nA third.\n"), Columns(), otherwise="lines") == "lines"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,8 @@ def test_lines_are_read_if_asked_for() -> None:
         (b"\x1f\x8bnothing", "cannot be read ("),
         (gzip.compress(b"a <eos> b\n\xff"), "line 2: not UTF-8 text"),
         (b'{"sentences": ["a", "b"]}\n{"sentences": [}\n', "line 2: not valid JSON"),
-        (b'{"text": "a"}\n', 'line 1: expected "sentences" (or '),
+        (b'{"story": "a"}\n', 'line 1: expected "sentences" (or '),
+        (b'{"text": ["a", "b"]}\n', 'line 1: "text" must be a string'),
         (b'{"sentences": null}\n', 'line 1: "sentences" must be a list of strings'),
         (b'{"sentences": "a b"}\n', 'line 1: "sentences" must be a list of strings'),
         (b'{"sentences": ["a", 3]}\n', 'line 1: "sentences" must be a list of strings'),
@@ -159,7 +161,7 @@ def test_only_some_formats_have_columns() -> None:
     for name, layout in FORMATS.items():
         if isinstance(layout, Format) and not layout.has_columns:
             with pytest.raises(UserError, match=f"--columns: f is of the format {name} \\(.*, without columns"):
-                list(read_file(File("f", b"a"), name, named))
+                list(read_file(File("f", b"a"), name, Reading(named)))
 
 
 def test_a_pipe_is_read_once(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sentorder.data.documents import Document, Item, Skipped, keep_orderable
 from sentorder.data.formats import format_of, read_file
+from sentorder.data.reading import Reading, SourceOptions
 from sentorder.data.rows import Columns
 from sentorder.data.sources import load_split, load_splits
 from sentorder.data.text_files import File
@@ -118,7 +119,9 @@ def test_rebart_places_that_are_no_order(row: dict[str, Any]) -> None:
 def test_rebart_without_an_order_can_be_predicted() -> None:
     file = File("f", b'{"shuf_sents": ["b", "a"]}\n{"orig_sents": ["1", "0"], "shuf_sents": ["d", "c"]}')
     found = [
-        item.sentences for item in read_file(file, None, Columns(as_they_stand=True)) if isinstance(item, Document)
+        item.sentences
+        for item in read_file(file, None, Reading(Columns(as_they_stand=True)))
+        if isinstance(item, Document)
     ]
     assert found == [["b", "a"], ["d", "c"]]
     with pytest.raises(UserError, match='f, line 1: expected "sentences"'):
@@ -323,9 +326,9 @@ def test_lists_of_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"split/test, line 2: there is no .*/P05-1.txt, and no .*/aP05-1.txt.txt"):
         load_splits(str(tmp_path / "aan"))
     with pytest.raises(UserError, match="--columns: .*aan is of the format lists .*, without columns"):
-        load_splits(str(tmp_path / "aan"), columns="sentences=s")
+        load_splits(str(tmp_path / "aan"), SourceOptions(columns="sentences=s"))
     with pytest.raises(UserError, match=r"has no folders split/ \(lists of files\) and txt_tokenized/"):
-        load_splits(str(tmp_path), format="lists")
+        load_splits(str(tmp_path), SourceOptions(format="lists"))
 
 
 def test_nips_has_years_and_numbers(tmp_path: Path) -> None:

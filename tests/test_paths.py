@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+from sentorder.data.reading import SourceOptions
 from sentorder.data.sources import load_split, load_splits
 from sentorder.errors import UserError
 
@@ -103,21 +104,21 @@ def test_globs(tmp_path: Path) -> None:
 def test_a_format_and_columns_for_all_files(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(f"{name} one.\nTwo.\n\nThree.\nFour.\n")
-    documents, _ = load_split(str(tmp_path), None, format="lines")
+    documents, _ = load_split(str(tmp_path), None, SourceOptions(format="lines"))
     assert [document.id for document in documents] == ["a-1", "a-4", "b-1", "b-4"]
     (tmp_path / "t.csv").write_text("doc,steps\nx,\"['a', 'b']\"\n")
     Dataset.from_dict({"doc": ["y"], "steps": [["c", "d"]]}).save_to_disk(str(tmp_path / "saved"))
     sources = f"train={tmp_path}/t.csv,test={tmp_path}/saved"
-    splits = load_splits(sources, columns="sentences=steps,id=doc").splits
+    splits = load_splits(sources, SourceOptions(columns="sentences=steps,id=doc")).splits
     assert [(part[0].id, part[0].sentences) for part in splits.values()] == [("x", ["a", "b"]), ("y", ["c", "d"])]
     with pytest.raises(UserError, match="saved: is not a folder that save_to_disk|has no folders split"):
-        load_splits(str(tmp_path / "saved"), format="lists")
+        load_splits(str(tmp_path / "saved"), SourceOptions(format="lists"))
 
 
 def test_flags_that_mean_nothing() -> None:
     with pytest.raises(UserError, match="--format csv: only files and folders have one, and stories, a/b is none"):
-        load_splits("train=stories,test=a/b", format="csv")
+        load_splits("train=stories,test=a/b", SourceOptions(format="csv"))
     with pytest.raises(UserError, match="--columns: has no meaning for stories, which is bundled"):
-        load_splits("stories", columns="id=x")
+        load_splits("stories", SourceOptions(columns="id=x"))
     with pytest.raises(UserError, match="--format excel: choose one of parquet, sind, json, jsonl, csv, btsort"):
-        load_splits("stories", format="excel")
+        load_splits("stories", SourceOptions(format="excel"))

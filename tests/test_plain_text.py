@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sentorder.data.cutting import Cutting, cut
+from sentorder.data.documents import Article, Document, Skipped
 from sentorder.data.plain_text import (
     ends_like_a_sentence,
     sections_of_markdown,
@@ -16,6 +19,9 @@ from sentorder.data.plain_text import (
     split_sentences,
     windows,
 )
+from sentorder.data.reading import SourceOptions
+from sentorder.data.sources import load_split, load_splits
+from sentorder.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 
@@ -123,3 +129,76 @@ def test_windows(length: int, size: int, stride: int) -> None:
         assert {unit for _, piece in found for unit in piece} == set(units)
         ends = [start + len(piece) for start, piece in found]
         assert len(set(ends)) == len(ends)
+
+
+@pytest.mark.parametrize("package", ["sentencex", "markdown_it"])
+def test_without_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    markdown = package == "markdown_it"
+    with pytest.raises(UserError, match=r'needs the extra "text": pip install "sentorder\[text\]"'):
+        list(cut([Article("a", "One. Two.", markdown=markdown)], Cutting(), "s"))
+
+
+def test_articles_and_long_documents_are_cut() -> None:
+    article = Article("a", "One. Two. Three.\n\nFour.\n\nII\n\nFive. Six.", "tale", "a.txt")
+    cutting = Cutting(window=3, stride=2)
+    found = list(cut([article, Document("d", list("12345"), origin="d, line 1"), Document("e", ["x"])], cutting, "s"))
+    assert found == [
+        Document("a-1", ["One.", "Two.", "Three."], "tale", "a.txt, sentences 1 to 3", "a"),
+        Document("a-3", ["Three.", "Four."], "tale", "a.txt, sentences 3 to 4", "a"),
+        Document("a-5", ["Five.", "Six."], "tale", "a.txt, sentences 5 to 6", "a"),
+        Document("d-1", ["1", "2", "3"], None, "d, line 1, sentences 1 to 3", "d"),
+        Document("d-3", ["3", "4", "5"], None, "d, line 1, sentences 3 to 5", "d"),
+        Document("e", ["x"]),
+    ]
+    (paragraphs,) = cut([article], Cutting(unit="paragraph"), "s")
+    assert isinstance(paragraphs, Document) and paragraphs.sentences == ["One. Two. Three.", "Four."]
+    (nothing,) = cut([Article("b", "Alone.", origin="b.txt")], Cutting(), "s")
+    assert isinstance(nothing, Skipped) and nothing.origin == "b.txt"
+    with pytest.raises(UserError, match="--language de: is about running text, and s holds sentences"):
+        list(cut([Document("d", ["a", "b"])], Cutting(language="de"), "s"))
+
+
+TEXT = " ".join(f"This is sentence {number}." for number in range(14))
+
+
+def test_a_folder_of_texts_is_split_by_file(tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / f"chapter{number}.txt").write_text(f"Chapter {number}\n\n{TEXT}\n", encoding="utf-8")
+    splits = load_splits(str(tmp_path)).splits
+    assert {name: len(documents) for name, documents in splits.items()} == {"train": 24, "validation": 3, "test": 3}
+    groups = [{document.group for document in documents} for documents in splits.values()]
+    assert [len(names) for names in groups] == [8, 1, 1] and len(set.union(*groups)) == 10
+    assert [len(document.sentences) for document in splits["test"]] == [6, 6, 2]
+    (name,) = groups[2]
+    assert splits["test"][1].id == f"{name}-7"
+    assert splits["test"][1].origin == f"{tmp_path / str(name)}.txt, sentences 7 to 12"
+
+
+def test_a_column_of_articles(tmp_path: Path) -> None:
+    path = tmp_path / "articles.csv"
+    path.write_text(f'url,text\na.org,"{TEXT}"\nb.org,"Short. Text."\n', encoding="utf-8")
+    documents, _ = load_split(str(path), None, SourceOptions(columns="id=url", window=10))
+    assert [(document.id, len(document.sentences), document.group) for document in documents] == [
+        ("a.org-1", 10, "a.org"),
+        ("a.org-11", 4, "a.org"),
+        ("b.org-1", 2, "b.org"),
+    ]
+    again, _ = load_split(str(path), None, SourceOptions(columns="text=text,group=url", window=10))
+    assert [document.sentences for document in again] == [document.sentences for document in documents]
+    with pytest.raises(UserError, match="name one or the other"):
+        load_split(str(path), None, SourceOptions(columns="text=text,sentences=url"))
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the project's corpus is not beside the repository")
+def test_the_german_novella_by_chapter() -> None:
+    options = SourceOptions(language="de", window=8)
+    splits = load_splits(str(SHARED / "german-novella"), options).splits
+    documents = [document for split in splits.values() for document in split]
+    assert sum(len(document.sentences) for document in documents) == 797  # and one that is left alone at an end
+    assert {name: len({d.group for d in texts}) for name, texts in splits.items()} == {
+        "train": 10,
+        "validation": 1,
+        "test": 1,
+    }
+    assert not any(sentence.startswith("#") for document in documents for sentence in document.sentences)

@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from sentorder.data.documents import Document, cleaned
 from sentorder.data.formats import format_of, read_file
+from sentorder.data.reading import Reading, SourceOptions
 from sentorder.data.rows import Columns, parse_columns
 from sentorder.data.sources import load_splits
 from sentorder.data.tables import read_table
@@ -63,7 +64,7 @@ def test_gold_order_gives_each_shuffled_sentence_its_position(row: dict[str, Any
     """The second row tells it from its inverse, which would be 2, 0, 1."""
     file = File("f", json.dumps(row).encode())
     (document,) = read_file(file)
-    (unsorted,) = read_file(file, None, Columns(as_they_stand=True))
+    (unsorted,) = read_file(file, None, Reading(Columns(as_they_stand=True)))
     assert isinstance(document, Document) and document.sentences == expected
     assert isinstance(unsorted, Document) and unsorted.sentences == row["shuffled_sentences"]
 
@@ -81,7 +82,7 @@ def test_sentences_with_an_order_need_a_word() -> None:
         ("sentences=sentences", ["second", "third", "first"]),
         ("shuffled_sentences=sentences", ["first", "second", "third"]),
     ):
-        (document,) = read_file(file, None, parse_columns(text))
+        (document,) = read_file(file, None, Reading(parse_columns(text)))
         assert isinstance(document, Document) and document.sentences == expected
 
 
@@ -130,7 +131,10 @@ def test_columns_are_named() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps", "expected KIND=COLUMN,... with the kinds sentences, shuffled_sentences, gold_order, id, genre"),
+        (
+            "steps",
+            "expected KIND=COLUMN,... with the kinds sentences, shuffled_sentences, gold_order, text, id, genre, gr",
+        ),
         ("sentence=steps", "\\(each at most once\\), found 'sentence=steps'"),
         ("id=", "found 'id='"),
         ("id=a,id=b", "found 'id=b'"),
@@ -140,7 +144,7 @@ def test_columns_are_named() -> None:
 )
 def test_columns_that_cannot_be_meant(text: str, message: str) -> None:
     with pytest.raises(UserError, match=f"--columns {text}: .*{message}|--columns {text}: {message}"):
-        load_splits("missing.csv", columns=text)
+        load_splits("missing.csv", SourceOptions(columns=text))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +162,7 @@ def test_columns_that_cannot_be_meant(text: str, message: str) -> None:
 def test_named_columns(content: str, columns: str, format: str) -> None:
     file, named = File("f", content.encode()), parse_columns(columns)
     assert format_of(file, named) == format
-    (found,) = read_file(file, None, named)
+    (found,) = read_file(file, None, Reading(named))
     assert isinstance(found, Document)
     assert (found.id, found.sentences) == ("x", ["a", "b"])
     assert found.genre == (None if format == "json" else "g")
@@ -170,6 +174,6 @@ def test_named_columns(content: str, columns: str, format: str) -> None:
 )
 def test_columns_that_are_not_there(content: str, where: str) -> None:
     with pytest.raises(UserError, match=f"{where}: --columns names 'steps', which is not there; there is a"):
-        list(read_file(File("f", content.encode()), None, Columns(sentences=("steps",))))
+        list(read_file(File("f", content.encode()), None, Reading(Columns(sentences=("steps",)))))
     with pytest.raises(UserError, match="t: --columns names 'doc', which is not there; there is sentences"):
         list(read_table(Dataset.from_dict({"sentences": [["a", "b"]]}), "t", Columns(id="doc")))

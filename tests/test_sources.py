@@ -7,6 +7,7 @@ from datasets import Dataset, DatasetDict
 
 from sentorder.data import sources
 from sentorder.data.documents import Document
+from sentorder.data.reading import SourceOptions
 from sentorder.data.sources import load_split, load_splits
 from sentorder.data.splitting import split_documents
 from sentorder.errors import UserError
@@ -135,7 +136,7 @@ def test_folders_of_save_to_disk(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="single table without splits, so it has no x split"):
         load_splits(f"train={whole}:x")
     with pytest.raises(UserError, match="is not a folder that save_to_disk of the datasets library has written"):
-        load_splits(str(tmp_path), format="arrow")
+        load_splits(str(tmp_path), SourceOptions(format="arrow"))
     assert sizes(f"train={whole},validation={parts}:dev") == {"train": 30, "validation": 3}
     (tmp_path / "whole" / "state.json").write_text("{")
     with pytest.raises(UserError, match="whole: cannot be read"):
@@ -175,18 +176,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]
 def test_data_sets_on_the_hub(hub: list[tuple[Any, ...]]) -> None:
     assert sizes("someone/texts") == {"train": 5, "validation": 2, "test": 3}
     assert hub == [("someone/texts", None, None)]
-    splits = load_splits("someone/texts", config="other", revision="v1").splits
+    splits = load_splits("someone/texts", SourceOptions(config="other", revision="v1")).splits
     assert hub[-1] == ("someone/texts", "other", "v1") and splits["test"][0].sentences[0] == "other test 0"
     mixed = "train=someone/texts,validation=someone/texts:test"
     assert sizes(mixed) == {"train": 5, "validation": 3}
     with pytest.raises(UserError, match="someone/texts: .* could be loaded .*BuilderConfig 'third' not found"):
-        load_splits("someone/texts", config="third")
+        load_splits("someone/texts", SourceOptions(config="third"))
     with pytest.raises(UserError, match="has no dev split, only train, validation, test"):
         load_splits("train=someone/texts:dev")
     with pytest.raises(
         UserError, match="someone/texts:train: --columns names 'steps', which is not there; there is sen"
     ):
-        load_splits("someone/texts", columns="sentences=steps")
+        load_splits("someone/texts", SourceOptions(columns="sentences=steps"))
 
 
 def test_a_name_that_the_hub_does_not_have() -> None:
@@ -200,10 +201,10 @@ def test_only_the_hub_has_configurations_and_revisions(tmp_path: Path, flag: str
     table("a", 3).save_to_disk(str(tmp_path / "folder"))
     for source in ("stories", str(tmp_path / "a.tsv"), str(tmp_path / "folder"), f"test={tmp_path / 'a.tsv'}"):
         with pytest.raises(UserError, match="only a data set on the Hub has one"):
-            load_splits(source, **{flag: "x"})
+            load_splits(source, SourceOptions(**{flag: "x"}))
 
 
 def test_one_part_from_the_hub_may_have_a_revision(hub: list[tuple[Any, ...]], tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("a\tb\n")
-    load_splits(f"train=someone/texts,validation={tmp_path / 'a.tsv'}", revision="v2")
+    load_splits(f"train=someone/texts,validation={tmp_path / 'a.tsv'}", SourceOptions(revision="v2"))
     assert hub == [("someone/texts", None, "v2")]

@@ -31,7 +31,7 @@ import numpy as np
 import yaml
 
 from sentorder import SentenceOrderer
-from sentorder.arguments import TrainArguments
+from sentorder.arguments import SourceArguments, TrainArguments
 from sentorder.command_line import parse_arguments, run_command
 from sentorder.data.documents import Document
 from sentorder.data.sources import load_splits
@@ -55,6 +55,7 @@ CONTESTANTS: dict[str, dict[str, str]] = {
         for name in ("listmle", "pairwise", "pairwise-neighbours", "pointer", "pointer-pairs", "joint")
     },
 }
+HOW_TO_READ = [field.name for field in dataclasses.fields(SourceArguments) if field.name != "dataset"]
 COSTS = ("minutes", "training_speed", "ordering_speed", "memory")
 TIMED = 200
 """Documents whose ordering is timed."""
@@ -246,13 +247,7 @@ def main() -> None:
     for name in ("method", "backbone", "pooling"):
         if getattr(arguments, name) is not None:
             raise UserError(f"--{name}: is what the contestants differ in; name those that you want with --only.")
-    loaded = load_splits(
-        arguments.dataset,
-        config=arguments.dataset_config_name,
-        revision=arguments.dataset_revision,
-        format=arguments.format,
-        columns=arguments.columns,
-    ).splits
+    loaded = load_splits(arguments.dataset, arguments.source_options).splits
     if "validation" not in loaded or arguments.eval_strategy == "no":
         raise UserError(f"--dataset {arguments.dataset}: there must be a validation split, and an evaluation on it.")
     limit = arguments.max_eval_documents
@@ -269,7 +264,7 @@ def main() -> None:
     def trained(name: str, seed: int, folder: Path, given: Sequence[str], **changes: Any) -> dict[str, Any]:
         dataset = ",".join(f"{split}={data / split}.jsonl" for split in given)
         changes |= {"seed": seed, "output_dir": str(folder), "overwrite_output_dir": True, "dataset": dataset}
-        changes |= {"dataset_config_name": None, "dataset_revision": None, "format": None, "columns": None}
+        changes |= dict.fromkeys(HOW_TO_READ)
         wanted = dataclasses.replace(arguments, **{**CONTESTANTS[name], **changes})
         return run_of(wanted, folder, digest, splits["validation"])
 

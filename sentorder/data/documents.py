@@ -33,8 +33,21 @@ class Skipped(NamedTuple):
     origin: str
 
 
+class Article(NamedTuple):
+    """Running text that is still to be cut into documents."""
+
+    id: str
+    text: str
+    genre: str | None = None
+    origin: str = ""
+    group: str | None = None
+    markdown: bool = False
+
+
 Item = Document | Skipped
-"""What a reader yields."""
+"""What a source is made of in the end."""
+Found = Document | Article | Skipped
+"""What the reader of a layout yields."""
 
 
 class Part(NamedTuple):

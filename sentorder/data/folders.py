@@ -8,8 +8,9 @@ from pathlib import Path
 from datasets import Dataset, load_from_disk
 
 from ..errors import UserError, first_line
-from .documents import WHOLE, Document, Item, Part, cleaned
-from .rows import Columns
+from .cutting import cut
+from .documents import WHOLE, Document, Part, cleaned
+from .reading import Reading
 from .tables import read_table
 from .text_files import File
 
@@ -19,7 +20,7 @@ def is_saved(path: Path) -> bool:
     return any((path / name).exists() for name in ("dataset_dict.json", "dataset_info.json", "state.json"))
 
 
-def saved_parts(path: Path, columns: Columns) -> dict[str, Part]:
+def saved_parts(path: Path, reading: Reading) -> dict[str, Part]:
     """The table or the tables of such a folder.
 
     Raises:
@@ -32,13 +33,13 @@ def saved_parts(path: Path, columns: Columns) -> dict[str, Part]:
     except Exception as error:  # pyarrow and datasets raise a dozen kinds for a broken folder
         raise UserError(f"{path}: cannot be read ({first_line(error)}).") from None
     if isinstance(tables, Dataset):
-        return {WHOLE: table_part(tables, str(path), columns)}
-    return {name: table_part(table, f"{path}:{name}", columns) for name, table in tables.items()}
+        return {WHOLE: table_part(tables, str(path), reading)}
+    return {name: table_part(table, f"{path}:{name}", reading) for name, table in tables.items()}
 
 
-def table_part(table: Dataset, name: str, columns: Columns) -> Part:
+def table_part(table: Dataset, name: str, reading: Reading) -> Part:
     """A table as a part of a source."""
-    return Part(name, lambda: cleaned(read_table(table, name, columns)))
+    return Part(name, lambda: cleaned(cut(read_table(table, name, reading.columns), reading.cutting, name)))
 
 
 def has_lists(path: Path) -> bool:
@@ -46,7 +47,7 @@ def has_lists(path: Path) -> bool:
     return (path / "split").is_dir() and (path / "txt_tokenized").is_dir()
 
 
-def listed_parts(path: Path, columns: Columns) -> dict[str, Part]:
+def listed_parts(path: Path, reading: Reading) -> dict[str, Part]:
     """The documents of ``txt_tokenized/`` that each list in ``split/`` names, one sentence per line in each.
 
     Raises:
@@ -57,14 +58,15 @@ def listed_parts(path: Path, columns: Columns) -> dict[str, Part]:
     lists = sorted(file for file in (path / "split").iterdir() if file.is_file() and not file.name.startswith("."))
     if not lists:
         raise UserError(f"{path / 'split'}: the folder holds no files.")
-    return {names.stem: _listed_part(path, names) for names in lists}
+    return {names.stem: _listed_part(path, names, reading) for names in lists}
 
 
-def _listed_part(path: Path, names: Path) -> Part:
-    return Part(f"{path}:{names.stem}", lambda: cleaned(_listed(path, names)))
+def _listed_part(path: Path, names: Path, reading: Reading) -> Part:
+    name = f"{path}:{names.stem}"
+    return Part(name, lambda: cleaned(cut(_listed(path, names), reading.cutting, name)))
 
 
-def _listed(path: Path, names: Path) -> Iterator[Item]:
+def _listed(path: Path, names: Path) -> Iterator[Document]:
     texts = path / "txt_tokenized"
     for number, name in File(str(names)).lines():
         name = name.strip()

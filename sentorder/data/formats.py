@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError
-from .documents import Item, Part, cleaned
+from .cutting import cut
+from .documents import Found, Item, Part, cleaned
 from .folders import has_lists, is_saved, listed_parts, saved_parts
 from .json_files import read_json, read_jsonl, read_sind
-from .lines import read_blocks, read_separated
+from .lines import read_blocks, read_separated, read_text
 from .pairs import is_pair, read_pairs
+from .reading import Reading
 from .rows import Columns
 from .tables import DELIMITERS, cells, csv_delimiter, read_csv, read_parquet
 from .text_files import File
@@ -39,11 +41,13 @@ class Format:
     """A layout of files."""
 
     description: str
-    read: Callable[[File, Columns], Iterator[Item]]
+    read: Callable[[File, Columns], Iterator[Found]]
     fits: Callable[[Head, Columns], bool]
     """Whether a file looks like it, if it looks like none of the formats before it."""
     has_columns: bool = False
     """Whether ``--columns`` has a meaning."""
+    running: bool = False
+    """Whether it is running text, in which sentences are still to be found."""
     separator: str | None = None
     """What stands between the sentences of a document, where nothing but that makes the layout."""
 
@@ -53,7 +57,7 @@ class FolderFormat:
     """A layout of folders."""
 
     description: str
-    parts: Callable[[Path, Columns], dict[str, Part]]
+    parts: Callable[[Path, Reading], dict[str, Part]]
     fits: Callable[[Path], bool]
     has_columns: bool = False
 
@@ -123,6 +127,10 @@ def _looks_like_tsv(head: Head, columns: Columns) -> bool:
     return 2 * sum("\t" in line.strip() for line in head.lines) >= len(head.lines)
 
 
+def _ends_with(*endings: str) -> Callable[[Head, Columns], bool]:
+    return lambda head, columns: head.file.name.lower().removesuffix(".gz").endswith(endings)
+
+
 # --- the table ------------------------------------------------------------------------------------------------------
 
 FORMATS: dict[str, Format | FolderFormat] = {
@@ -173,6 +181,18 @@ FORMATS: dict[str, Format | FolderFormat] = {
         lambda head, columns: False,  # any text looks like it
         separator="\n",
     ),
+    "markdown": Format(
+        "Markdown, whose paragraphs are cut into sentences, and these into pieces",
+        lambda file, columns: read_text(file, markdown=True),
+        _ends_with(".md", ".markdown"),
+        running=True,
+    ),
+    "text": Format(
+        "running text, cut likewise",
+        lambda file, columns: read_text(file, markdown=False),
+        _ends_with(".txt", ".text"),  # what else there is in such a file was tried before
+        running=True,
+    ),
     "arrow": FolderFormat(
         "a folder that save_to_disk of the datasets library wrote", saved_parts, is_saved, has_columns=True
     ),
@@ -194,7 +214,7 @@ def format_of(file: File, columns: Columns, *, otherwise: str | None = None) -> 
     Args:
         file: whose first lines are looked at.
         columns: those that were asked for.
-        otherwise: the layout if no other one fits.
+        otherwise: the layout if no other one fits; text is then not taken for running text.
 
     Raises:
         UserError: if it cannot be read, is empty, or no layout fits.
@@ -203,7 +223,7 @@ def format_of(file: File, columns: Columns, *, otherwise: str | None = None) -> 
     if not head.lines and head.start != _PARQUET:
         raise UserError(f"{file.name}: the file holds no documents.")
     for name, format in FORMATS.items():
-        if isinstance(format, Format) and format.fits(head, columns):
+        if isinstance(format, Format) and format.fits(head, columns) and not (format.running and otherwise):
             return name
     if otherwise is not None:
         return otherwise
@@ -213,7 +233,7 @@ def format_of(file: File, columns: Columns, *, otherwise: str | None = None) -> 
     )
 
 
-def read_file(file: File, format: str | None = None, columns: Columns | None = None) -> Iterator[Item]:
+def read_file(file: File, format: str | None = None, reading: Reading | None = None) -> Iterator[Item]:
     """Read the documents of a file one by one.
 
     How many sentences there are, and whether there is something in each, is not looked at: see
@@ -222,26 +242,26 @@ def read_file(file: File, format: str | None = None, columns: Columns | None = N
     Args:
         file: what to read.
         format: a key of :data:`FORMATS`; None to find out.
-        columns: which columns hold what.
+        reading: which columns hold what, and what is cut into pieces.
 
     Raises:
         UserError: if it is missing, unreadable, not UTF-8, empty or malformed, naming file and line.
     """
-    columns = columns or Columns()
-    name = format or format_of(file, columns)
+    reading = reading or Reading()
+    name = format or format_of(file, reading.columns)
     layout = FORMATS[name]
     if not isinstance(layout, Format):
         raise UserError(f"--format {name}: is {layout.description}, but {file.name} is a file.")
-    _check_columns(name, columns, file.name)
+    _check_columns(name, reading.columns, file.name)
     empty = True
-    for item in cleaned(layout.read(file, columns)):
+    for item in cleaned(cut(layout.read(file, reading.columns), reading.cutting, file.name)):
         empty = False
         yield item
     if empty:
         raise UserError(f"{file.name}: the file holds no documents.")
 
 
-def folder_parts(path: Path, format: str | None, columns: Columns) -> dict[str, Part] | None:
+def folder_parts(path: Path, format: str | None, reading: Reading) -> dict[str, Part] | None:
     """The splits of a folder of a known layout; None if it is a folder of files.
 
     Raises:
@@ -249,8 +269,8 @@ def folder_parts(path: Path, format: str | None, columns: Columns) -> dict[str, 
     """
     for name, layout in FORMATS.items():
         if isinstance(layout, FolderFormat) and (format == name or (format is None and layout.fits(path))):
-            _check_columns(name, columns, str(path))
-            return layout.parts(path, columns)
+            _check_columns(name, reading.columns, str(path))
+            return layout.parts(path, reading)
     return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import UserError, first_line
-from .documents import Document, Item, Skipped
+from .documents import Article, Document, Found, Item, Skipped
 from .rows import Columns, row_reader
 from .text_files import File
 
@@ -35,13 +35,13 @@ def parse_json(text: str, name: str, line: int = 1, *, what: str = "document") -
         raise UserError(f"{name}, line {line}: not a {what} (the JSON is nested too deeply).") from None
 
 
-def _document(value: Any, columns: Columns, where: str, default_id: str) -> Document:
+def _document(value: Any, columns: Columns, where: str, default_id: str) -> Document | Article:
     if not isinstance(value, dict):
         raise UserError(f'{where}: expected an object, as in {{"sentences": ["...", "..."]}}.')
     return row_reader(value, columns, where)(value, where, default_id)
 
 
-def read_jsonl(file: File, columns: Columns) -> Iterator[Item]:
+def read_jsonl(file: File, columns: Columns) -> Iterator[Found]:
     """One object per line.
 
     Raises:
@@ -57,7 +57,7 @@ def _whole(file: File) -> Any:
         return parse_json(text.read(), file.name)
 
 
-def read_json(file: File, columns: Columns) -> Iterator[Item]:
+def read_json(file: File, columns: Columns) -> Iterator[Found]:
     """A list of objects, or a single one.
 
     Raises:

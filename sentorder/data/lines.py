@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .documents import Document
+from .documents import Article, Document
 from .text_files import File
 
 
@@ -40,3 +40,13 @@ def read_blocks(file: File) -> Iterator[Document]:
         before = number
     if sentences:
         yield Document(file.default_id(start), sentences, origin=f"{file.name}, line {start}")
+
+
+def read_text(file: File, *, markdown: bool) -> Iterator[Article]:
+    """Running text: all of the file.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    with file.open_text() as text:
+        yield Article(file.stem, text.read(), origin=file.name, markdown=markdown)

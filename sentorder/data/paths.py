@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import UserError
 from .documents import WHOLE, Part
 from .formats import folder_parts, read_file
-from .rows import Columns
+from .reading import Reading
 from .splitting import SPLITS
 from .text_files import File
 
@@ -34,7 +34,7 @@ def is_glob(source: str) -> bool:
     return glob.has_magic(source) and not Path(source).exists()
 
 
-def parts_of_path(source: str, format: str | None, columns: Columns) -> dict[str, Part]:
+def parts_of_path(source: str, format: str | None, reading: Reading) -> dict[str, Part]:
     """The splits of a file, a folder or a glob; :data:`~sentorder.data.documents.WHOLE` if it has none.
 
     Nothing but the names in a folder is looked at yet, and tables that ``save_to_disk`` wrote.
@@ -47,14 +47,14 @@ def parts_of_path(source: str, format: str | None, columns: Columns) -> dict[str
         files = [Path(name) for name in sorted(glob.glob(source, recursive=True)) if Path(name).is_file()]
         if not files:
             raise UserError(f"--dataset {source}: there is no such file.")
-        return {WHOLE: _files_part(source, files, format, columns)}
+        return {WHOLE: _files_part(source, files, format, reading)}
     if not path.is_dir():
-        return {WHOLE: Part(source, lambda: read_file(File.at(path), format, columns))}
-    known = folder_parts(path, format, columns)
-    return _parts_of_files(path, format, columns) if known is None else known
+        return {WHOLE: Part(source, lambda: read_file(File.at(path), format, reading))}
+    known = folder_parts(path, format, reading)
+    return _parts_of_files(path, format, reading) if known is None else known
 
 
-def _parts_of_files(folder: Path, format: str | None, columns: Columns) -> dict[str, Part]:
+def _parts_of_files(folder: Path, format: str | None, reading: Reading) -> dict[str, Part]:
     """One part per split that files are named after, ``train.jsonl`` or ``dev.tsv.gz``; without any, all as one."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not files:
@@ -66,7 +66,7 @@ def _parts_of_files(folder: Path, format: str | None, columns: Columns) -> dict[
         if split in SPLITS or split in OTHER_NAMES:
             by_split.setdefault(split, []).append(path)
     if not by_split:
-        return {WHOLE: _files_part(str(folder), files, format, columns)}
+        return {WHOLE: _files_part(str(folder), files, format, reading)}
     for split, paths in by_split.items():
         if len(paths) > 1 and not all(_SHARD.search(path.name.partition(".")[0]) for path in paths):
             raise UserError(
@@ -77,12 +77,12 @@ def _parts_of_files(folder: Path, format: str | None, columns: Columns) -> dict[
     left_out = f"{folder}: left out {len(others)} files that are not named after a split"
     notes = (f"{left_out} (the first: {others[0]}).",) if others else ()
     return {
-        split: _files_part(f"{folder}:{split}", by_split[split], format, columns)._replace(notes=notes)
+        split: _files_part(f"{folder}:{split}", by_split[split], format, reading)._replace(notes=notes)
         for split in sorted(by_split, key=lambda split: SPLITS.index(OTHER_NAMES.get(split, split)))
     }
 
 
-def _files_part(name: str, files: Sequence[Path], format: str | None, columns: Columns) -> Part:
+def _files_part(name: str, files: Sequence[Path], format: str | None, reading: Reading) -> Part:
     unlike = len({File(str(path)).default_id(0) for path in files}) == len(files)
     sources = [File.at(path, label=None if unlike else str(path)) for path in files]
-    return Part(name, lambda: itertools.chain.from_iterable(read_file(file, format, columns) for file in sources))
+    return Part(name, lambda: itertools.chain.from_iterable(read_file(file, format, reading) for file in sources))

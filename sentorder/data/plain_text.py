@@ -77,8 +77,10 @@ def sections_of_markdown(text: str) -> Iterator[list[str]]:
                 yield section
             section = []
         elif token.type == "inline" and inside[-1] == "paragraph_open":
-            pieces = {"text": str, "code_inline": str, "softbreak": lambda _: "\n", "hardbreak": lambda _: "\n"}
-            words = "".join(pieces[part.type](part.content) for part in token.children or () if part.type in pieces)
+            words = "".join(
+                part.content if part.type in ("text", "code_inline") else "\n" * part.type.endswith("break")
+                for part in token.children or ()
+            )
             if words.strip():  # a picture leaves two spaces
                 section.append(_joined([" ".join(line.split()) for line in words.split("\n")]))
     if section:

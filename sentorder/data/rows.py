@@ -7,6 +7,7 @@
 | ``shuf_sents``, ``orig_sents`` (RE-BART) | the list, and where in it the first, the second, ... sentence stands |
 | ``text``, ``so_targets`` (the tutorial) | ``[CLS] s_a [CLS] s_b ...``, and the position of each of these |
 | ``sentence1``, ``sentence2``, ... (ROCStories) | one sentence per column |
+| ``text`` alone | a piece of that running text |
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
-from .documents import Document
+from .documents import Article, Document
 
 Row = Mapping[str, Any]
 
 TUTORIAL_MARKER = "[CLS]"
 """What stands before each sentence in the tutorial's ``text``, whatever the tokenizer."""
-_KINDS = ("sentences", "shuffled_sentences", "gold_order", "id", "genre", "group")
+_KINDS = ("sentences", "shuffled_sentences", "gold_order", "text", "id", "genre", "group")
 _IDS = ("id", "storyid")
 _PLACE = re.compile(r"<S(\d+)>|(\d+)")
 
@@ -38,6 +39,8 @@ class Columns:
     """One column of lists, or several with one sentence in each."""
     shuffled_sentences: str | None = None
     gold_order: str | None = None
+    text: str | None = None
+    """A column of running text."""
     id: str | None = None
     genre: str | None = None
     group: str | None = None
@@ -65,6 +68,8 @@ def parse_columns(text: str) -> Columns:
                 f"found {part!r}."
             )
         named[kind] = name
+    if "text" in named and {"sentences", "shuffled_sentences", "gold_order"} & named.keys():
+        raise UserError(f"--columns {text}: a document is made of running text or of sentences; name one or the other.")
     shuffled = {kind: named[kind] for kind in ("shuffled_sentences", "gold_order") if kind in named}
     if shuffled and "sentences" in named:
         raise UserError(
@@ -80,7 +85,7 @@ def parse_columns(text: str) -> Columns:
 
 # --- which columns there are ----------------------------------------------------------------------------------------
 
-RowReader = Callable[[Row, str, str], Document]
+RowReader = Callable[[Row, str, str], Document | Article]
 """(row, where it stands, the id that it has without one of its own) -> document."""
 _Sentences = Callable[[Row, str], list[str]]
 
@@ -101,12 +106,14 @@ def row_reader(names: Iterable[str], columns: Columns, where: str) -> RowReader:
     for name in _missing(known, columns):
         raise UserError(f"{where}: --columns names {name!r}, which is not there; there is {present}.")
     read = _sentences_reader(known, columns)
-    if read is None:
+    text = _text_column(known, columns)
+    if read is None and text is None:
         raise UserError(
             f'{where}: expected "sentences" (or "shuffled_sentences" and "gold_order", "shuf_sents" and "orig_sents", '
-            f'"text" and "so_targets", "sentence1" and "sentence2" and so on; others with --columns), found {present}.'
+            f'"text" and "so_targets", "sentence1" and "sentence2" and so on, or "text"; others with --columns), found '
+            f"{present}."
         )
-    chosen = columns.sentences or columns.shuffled_sentences or columns.as_they_stand
+    chosen = columns.sentences or columns.shuffled_sentences or columns.text or columns.as_they_stand
     if not chosen and "sentences" in known and "gold_order" in known:
         raise UserError(
             f'{where}: has "sentences" and "gold_order"; say with --columns sentences=sentences that they stand in '
@@ -116,26 +123,41 @@ def row_reader(names: Iterable[str], columns: Columns, where: str) -> RowReader:
     ids = (columns.id,) if columns.id else tuple(by_lower_case[name] for name in _IDS if name in by_lower_case)
     genre_column, group_column = columns.genre or "genre", columns.group or "group"
 
-    def document(row: Row, where: str, default_id: str) -> Document:
+    def document(row: Row, where: str, default_id: str) -> Document | Article:
         name = next((row[column] for column in ids if row.get(column) not in (None, "")), default_id)
-        return Document(str(name), read(row, where), _word(row.get(genre_column)), where, _word(row.get(group_column)))
+        genre, group = _word(row.get(genre_column)), _word(row.get(group_column))
+        if read is None:
+            words = row.get(str(text))
+            if not isinstance(words, str):
+                raise UserError(f'{where}: "{text}" must be a string.')
+            return Article(str(name), words, genre, where, group)
+        return Document(str(name), read(row, where), genre, where, group)
 
     return document
 
 
-def holds_sentences(names: Collection[str], columns: Columns) -> bool:
+def holds_documents(names: Collection[str], columns: Columns) -> bool:
     """Whether columns with these names are known to, or are those that were asked for."""
-    return not _missing(names, columns) and _sentences_reader(names, columns) is not None
+    known = _sentences_reader(names, columns) is not None or _text_column(names, columns) is not None
+    return known and not _missing(names, columns)
+
+
+def _text_column(names: Collection[str], columns: Columns) -> str | None:
+    """The column of running text; what is to be predicted is no such thing."""
+    return columns.text or ("text" if "text" in names and not columns.as_they_stand else None)
 
 
 def _missing(names: Collection[str], columns: Columns) -> list[str]:
     order = None if columns.as_they_stand else columns.gold_order
-    asked = (*columns.sentences, columns.shuffled_sentences, order, columns.id, columns.genre, columns.group)
+    others = (order, columns.text, columns.id, columns.genre, columns.group)
+    asked = (*columns.sentences, columns.shuffled_sentences, *others)
     return [name for name in asked if name is not None and name not in names]
 
 
 def _sentences_reader(names: Collection[str], columns: Columns) -> _Sentences | None:
     loose = columns.as_they_stand
+    if columns.text is not None:
+        return None
     if columns.shuffled_sentences:
         return _shuffled(columns.shuffled_sentences, columns.gold_order or "gold_order", loose)
     if len(columns.sentences) > 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from .documents import WHOLE, Document, Part, keep_orderable
 from .folders import table_part
 from .formats import FORMATS
 from .paths import OTHER_NAMES, is_glob, parts_of_path
-from .rows import Columns, parse_columns
+from .reading import Reading, SourceOptions
 from .splitting import SPLITS, split_documents
 
 BUNDLED = {"stories": "stories"}
@@ -33,28 +32,18 @@ class Loaded(NamedTuple):
     notes: list[str]
 
 
-def load_splits(
-    dataset: str,
-    *,
-    config: str | None = None,
-    revision: str | None = None,
-    format: str | None = None,
-    columns: str | None = None,
-) -> Loaded:
+def load_splits(dataset: str, options: SourceOptions | None = None) -> Loaded:
     """Load the documents of ``--dataset``; a source without splits is split.
 
     Args:
         dataset: ``stories``, a file, a folder, a glob, a name on the Hub, or
             ``train=SOURCE,validation=SOURCE,test=SOURCE``, where a folder or Hub name may be followed by ``:split``.
-        config: which configuration of a data set on the Hub.
-        revision: which commit, branch or tag of it.
-        format: the layout of files or folders, a key of :data:`~sentorder.data.formats.FORMATS`; None to find out.
-        columns: which columns hold what, as in ``sentences=steps,id=doc``.
+        options: how to read it.
 
     Raises:
         UserError: for anything that is not there or not well formed.
     """
-    parts = _parts_of(dataset, _asked(config, revision, format, columns))
+    parts = _parts_of(dataset, _asked(options or SourceOptions()))
     splits: dict[str, list[Document]] = {}
     notes: list[str] = []
     for split, part in parts.items():
@@ -66,13 +55,7 @@ def load_splits(
 
 
 def load_split(
-    dataset: str,
-    split: str | None,
-    *,
-    config: str | None = None,
-    revision: str | None = None,
-    format: str | None = None,
-    columns: str | None = None,
+    dataset: str, split: str | None, options: SourceOptions | None = None
 ) -> tuple[list[Document], list[str]]:
     """Load what is to be evaluated: one split, or a source without splits as a whole where ``split`` is None.
 
@@ -84,7 +67,7 @@ def load_split(
     Raises:
         UserError: also if the data set has no such split.
     """
-    parts = _parts_of(dataset, _asked(config, revision, format, columns))
+    parts = _parts_of(dataset, _asked(options or SourceOptions()))
     part = parts[WHOLE] if WHOLE in parts else _choose(parts, split or "test", dataset)
     documents, notes = keep_orderable(part.read(), part.name)
     notes = [*part.notes, *notes]
@@ -98,20 +81,15 @@ def load_split(
 # --- sources --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What the flags beside ``--dataset`` say."""
-
-    config: str | None
-    revision: str | None
-    format: str | None
-    columns: Columns
+class _Asked(NamedTuple):
+    options: SourceOptions
+    reading: Reading
 
 
-def _asked(config: str | None, revision: str | None, format: str | None, columns: str | None) -> _Asked:
-    if format is not None and format not in FORMATS:
-        raise UserError(f"--format {format}: choose one of {', '.join(FORMATS)}.")
-    return _Asked(config, revision, format, Columns() if columns is None else parse_columns(columns))
+def _asked(options: SourceOptions) -> _Asked:
+    if options.format is not None and options.format not in FORMATS:
+        raise UserError(f"--format {options.format}: choose one of {', '.join(FORMATS)}.")
+    return _Asked(options, options.reading())
 
 
 def _parts_of(dataset: str, asked: _Asked) -> dict[str, Part]:
@@ -156,13 +134,13 @@ def _choose(parts: dict[str, Part], split: str, source: str) -> Part:
 def _parts_of_source(source: str, asked: _Asked, *, split: str | None = None) -> dict[str, Part]:
     path = Path(source)
     if source in BUNDLED:
-        found = parts_of_path(str(resources.files(__package__) / BUNDLED[source]), "jsonl", Columns())
+        found = parts_of_path(str(resources.files(__package__) / BUNDLED[source]), "jsonl", Reading())
         return _by_our_names({name: part._replace(notes=()) for name, part in found.items()}, source, split)
     if path.is_dir():
-        return _by_our_names(parts_of_path(source, asked.format, asked.columns), source, split)
+        return _by_our_names(parts_of_path(source, asked.options.format, asked.reading), source, split)
     if _is_hub_name(source):
-        tables = _load_from_hub(source, asked.config, asked.revision)
-        parts = {name: table_part(table, f"{source}:{name}", asked.columns) for name, table in tables.items()}
+        tables = _load_from_hub(source, asked.options.config, asked.options.revision)
+        parts = {name: table_part(table, f"{source}:{name}", asked.reading) for name, table in tables.items()}
         return _by_our_names(parts, source, split)
     name, wanted = _without_split(source)
     if wanted is not None:
@@ -172,7 +150,7 @@ def _parts_of_source(source: str, asked: _Asked, *, split: str | None = None) ->
             f"--dataset {source}: there is no data set and no file of that name. Known data sets: "
             f"{', '.join(sorted(BUNDLED))}."
         )
-    return parts_of_path(source, asked.format, asked.columns)
+    return parts_of_path(source, asked.options.format, asked.reading)
 
 
 def _by_our_names(parts: dict[str, Part], source: str, split: str | None) -> dict[str, Part]:
@@ -208,13 +186,15 @@ def _is_hub_name(source: str) -> bool:
 
 def _check_meaning(sources: Sequence[str], asked: _Asked) -> None:
     """Each flag must mean something for one of the sources."""
-    for flag, value in (("--dataset_config_name", asked.config), ("--dataset_revision", asked.revision)):
+    options, named = asked.options, ", ".join(sources)
+    for flag, value in (("--dataset_config_name", options.config), ("--dataset_revision", options.revision)):
         if value is not None and not any(_is_hub_name(source) for source in sources):
-            raise UserError(f"{flag} {value}: only a data set on the Hub has one, and {', '.join(sources)} is none.")
-    if asked.format is not None and not any(source not in BUNDLED and not _is_hub_name(source) for source in sources):
-        raise UserError(f"--format {asked.format}: only files and folders have one, and {', '.join(sources)} is none.")
-    if asked.columns.names_any and all(source in BUNDLED for source in sources):
-        raise UserError(f"--columns: has no meaning for {', '.join(sources)}, which is bundled.")
+            raise UserError(f"{flag} {value}: only a data set on the Hub has one, and {named} is none.")
+    if options.format is not None and all(source in BUNDLED or _is_hub_name(source) for source in sources):
+        raise UserError(f"--format {options.format}: only files and folders have one, and {named} is none.")
+    if asked.reading != Reading() and all(source in BUNDLED for source in sources):
+        flags = [name for name in ("columns", "language", "unit", "window", "stride") if getattr(options, name)]
+        raise UserError(f"--{flags[0]}: has no meaning for {named}, which is bundled.")
 
 
 def _load_from_hub(name: str, config: str | None, revision: str | None) -> DatasetDict:

@@ -11,8 +11,8 @@ import pyarrow.parquet
 from datasets import Dataset
 
 from ..errors import UserError, first_line
-from .documents import Item
-from .rows import Columns, Row, holds_sentences, row_reader
+from .documents import Found
+from .rows import Columns, Row, holds_documents, row_reader
 from .text_files import File
 
 DELIMITERS = (",", "\t", ";")
@@ -24,7 +24,7 @@ def csv_delimiter(header: str, columns: Columns) -> str | None:
     """What is between the cells of a CSV file, if this is its header: names under which sentences are known."""
     for delimiter in DELIMITERS:
         names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-        if holds_sentences(names, columns):
+        if holds_documents(names, columns):
             return delimiter
     return None
 
@@ -46,7 +46,7 @@ def cells(lines: Iterable[str], name: str, delimiter: str, *, start: int = 1) ->
         raise UserError(f"{name}, line {start + before}: not a row of CSV ({first_line(error)}).") from None
 
 
-def read_csv(file: File, columns: Columns) -> Iterator[Item]:
+def read_csv(file: File, columns: Columns) -> Iterator[Found]:
     """A header and rows, separated by commas, tabs or semicolons; cells in quotes may hold any of these, and lines.
 
     Raises:
@@ -69,7 +69,7 @@ def read_csv(file: File, columns: Columns) -> Iterator[Item]:
             yield read(dict(zip(names, row, strict=False)), where, file.default_id(number))
 
 
-def read_parquet(file: File, columns: Columns) -> Iterator[Item]:
+def read_parquet(file: File, columns: Columns) -> Iterator[Found]:
     """The rows of a Parquet file, a thousand in memory at a time.
 
     Raises:
@@ -84,7 +84,7 @@ def read_parquet(file: File, columns: Columns) -> Iterator[Item]:
             raise UserError(f"{file.name}: cannot be read as Parquet ({first_line(error)}).") from None
 
 
-def read_table(table: Dataset, name: str, columns: Columns) -> Iterator[Item]:
+def read_table(table: Dataset, name: str, columns: Columns) -> Iterator[Found]:
     """The rows of a table of the datasets library.
 
     Args:
@@ -101,7 +101,7 @@ def read_table(table: Dataset, name: str, columns: Columns) -> Iterator[Item]:
     yield from _documents(batches, table.column_names, File(name), columns)
 
 
-def _documents(batches: Iterable[Sequence[Row]], names: Sequence[str], file: File, columns: Columns) -> Iterator[Item]:
+def _documents(batches: Iterable[Sequence[Row]], names: Sequence[str], file: File, columns: Columns) -> Iterator[Found]:
     read = row_reader(names, columns, file.name)
     for number, row in enumerate(itertools.chain.from_iterable(batches)):
         yield read(row, f"{file.name}, row {number}", file.default_id(number))

@@ -26,16 +26,21 @@ class File:
     data: bytes | None = None
     """What it holds, where it is no file (standard input can be read only once)."""
     label: str | None = None
-    """What the ids of its documents begin with, where they have none (without it: its name without the folder)."""
+    """In place of its name without folder and ending."""
 
     @classmethod
     def at(cls, path: str | Path, label: str | None = None) -> File:
         """The file of this path, or what a pipe of this path gives."""
         return cls(str(path), Path(path).read_bytes() if Path(path).is_fifo() else None, label)
 
+    @property
+    def stem(self) -> str:
+        """What the ids of its documents begin with, where they have none."""
+        return self.label or Path(self.name.removesuffix(".gz")).stem
+
     def default_id(self, number: int) -> str:
         """The id of a document that has none."""
-        return f"{self.label or Path(self.name.removesuffix('.gz')).stem}-{number}"
+        return f"{self.stem}-{number}"
 
     @contextlib.contextmanager
     def open_bytes(self) -> Iterator[BinaryIO]:

@@ -1,0 +1,55 @@
+"""What can be asked of a source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..errors import UserError
+from .cutting import Cutting
+from .plain_text import Unit
+from .rows import Columns, parse_columns
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files and tables are read, beside their layout."""
+
+    columns: Columns = field(default_factory=Columns)
+    """Which columns hold what."""
+    cutting: Cutting = field(default_factory=Cutting)
+    """Which pieces become documents."""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What the flags beside ``--dataset`` say; None is what is usual."""
+
+    config: str | None = None
+    """Which configuration of a data set on the Hub."""
+    revision: str | None = None
+    """Which commit, branch or tag of it."""
+    format: str | None = None
+    """The layout of files or folders, a key of :data:`~sentorder.data.formats.FORMATS`; None to find out."""
+    columns: str | None = None
+    """Which columns hold what, as in ``sentences=steps,id=doc``."""
+    language: str | None = None
+    """Of running text, a code such as ``de``."""
+    unit: Unit | None = None
+    """What of running text is put into order."""
+    window: int | None = None
+    """The most sentences (or other units) of a document."""
+    stride: int | None = None
+    """Units from the beginning of one piece to that of the next."""
+
+    def reading(self) -> Reading:
+        """The same, understood.
+
+        Raises:
+            UserError: for what cannot be meant.
+        """
+        if self.window is not None and self.window < 2:
+            raise UserError(f"--window {self.window}: a document needs two sentences at least.")
+        if self.stride is not None and self.stride < 1:
+            raise UserError(f"--stride {self.stride}: must be 1 at least.")
+        columns = Columns() if self.columns is None else parse_columns(self.columns)
+        return Reading(columns, Cutting(self.language, self.unit, self.window, self.stride))
