@@ -344,6 +344,29 @@ class PredictArguments(DecodingArguments, _PredictionGroup, CheckedArguments):
 
 
 @dataclass
+class _InspectionGroup:
+    _argument_group_name: ClassVar[str] = "output"
+
+    output: Optional[str] = option(
+        None, "Write train.jsonl, validation.jsonl and test.jsonl into this folder."
+    )
+    arrow: bool = option(False, "Write them as save_to_disk of the datasets library does instead.")
+
+
+@dataclass
+class InspectionArguments(_InspectionGroup, SourceArguments, CheckedArguments):
+    """Everything that ``python -m sentorder.data`` can be told."""
+
+    GROUPS: ClassVar[tuple[type, ...]] = (SourceArguments, _InspectionGroup)
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.arrow and self.output is None:
+            found.append("--arrow: says how --output is written; give that too.")
+        return found
+
+
+@dataclass
 class CompareArguments(CheckedArguments):
     """What ``python -m sentorder.compare`` can be told, beside its files and ``--as``, which Python has for itself."""
 
