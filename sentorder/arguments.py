@@ -347,9 +347,7 @@ class PredictArguments(DecodingArguments, _PredictionGroup, CheckedArguments):
 class _InspectionGroup:
     _argument_group_name: ClassVar[str] = "output"
 
-    output: Optional[str] = option(
-        None, "Write train.jsonl, validation.jsonl and test.jsonl into this folder."
-    )
+    output: Optional[str] = option(None, "Write train.jsonl, validation.jsonl and test.jsonl into this folder.")
     arrow: bool = option(False, "Write them as save_to_disk of the datasets library does instead.")
 
 

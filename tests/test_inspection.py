@@ -54,7 +54,7 @@ def test_a_table_of_what_there_is() -> None:
     assert max(map(len, lines)) <= 60
     figures = {re.split(r"  +", line)[0]: re.split(r"  +", line)[1:] for line in lines[1:8]}
     assert figures["documents"] == ["50", "1"] and figures["of a document, the most"] == ["51", "2"]
-    assert figures["genre tale"] == ["25", "0"] and figures["words of a sentence"] == ["40.0", "40.0"]
+    assert figures["genre tale"] == ["25", "0"] and figures["letters of a sentence"] == ["200.0", "200.0"]
     bars = [line for line in lines if "#" in line]
     assert len(bars) == 17 and bars[0].split("#")[0].strip() == "2 to 4" and bars[0].endswith(" 3")
     assert sum(int(line.split()[-1]) for line in bars) == 50

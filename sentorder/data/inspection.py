@@ -35,7 +35,7 @@ class Inspection:
     documents: int = 0
     sentences: Counter[int] = field(default_factory=Counter)
     """Sentences of a document -> how many documents have so many."""
-    words: int = 0
+    letters: int = 0
     genres: Counter[str] = field(default_factory=Counter)
     samples: list[Document] = field(default_factory=list)
     fingerprints: Counter[str] = field(default_factory=Counter)
@@ -51,7 +51,7 @@ class Inspection:
         n = len(document.sentences)
         self.documents += 1
         self.sentences[n] += 1
-        self.words += sum(len(sentence.split()) for sentence in document.sentences)
+        self.letters += sum(len(sentence) for sentence in document.sentences)
         self.genres[document.genre or ""] += 1
         self.fingerprints[fingerprint(document)] += 1
         self.repeating += len(set(document.sentences)) < n
@@ -76,8 +76,8 @@ class Inspection:
         return sum(number * count for number, count in self.sentences.items())
 
     @property
-    def words_of_a_sentence(self) -> float:
-        return self.words / max(1, self.number_of_sentences)
+    def letters_of_a_sentence(self) -> float:
+        return self.letters / max(1, self.number_of_sentences)
 
     @property
     def median(self) -> int:
@@ -196,6 +196,6 @@ def _histogram(counts: Counter[int], width: int) -> list[str]:
     room = max(10, width - margin - 12)
     longest = max(bars.values())
     return [
-        f"  {name:>{margin}}  {'#' * -(-bars[bar] * room // longest)} {bars[bar]}".rstrip()
+        f"  {name:>{margin}}  {'#' * -(-bars[bar] * room // longest)}{' ' * (bars[bar] > 0)}{bars[bar]}"
         for bar, name in labels.items()
     ]
