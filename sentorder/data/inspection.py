@@ -156,7 +156,7 @@ def describe(splits: Mapping[str, Inspection], *, width: int = 100) -> str:
         ("of a document, the median", [split.median for split in splits.values()]),
         ("of a document, the most", [max(split.sentences, default=0) for split in splits.values()]),
         (
-            "words of a sentence",
+            "letters of a sentence",
             [f"{split.words / max(1, split.number_of_sentences):.1f}" for split in splits.values()],
         ),
         ("documents with a sentence twice", [split.repeating for split in splits.values()]),
