@@ -157,7 +157,7 @@ def describe(splits: Mapping[str, Inspection], *, width: int = 100) -> str:
         ("of a document, the most", [max(split.sentences, default=0) for split in splits.values()]),
         (
             "letters of a sentence",
-            [f"{split.words / max(1, split.number_of_sentences):.1f}" for split in splits.values()],
+            [f"{split.letters_of_a_sentence:.1f}" for split in splits.values()],
         ),
         ("documents with a sentence twice", [split.repeating for split in splits.values()]),
         *((f"genre {genre}", [split.genres[genre] for split in splits.values()]) for genre in genres),
