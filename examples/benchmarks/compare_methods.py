@@ -50,10 +50,7 @@ CONTESTANTS: dict[str, dict[str, str]] = {
     TUTORIAL: {"method": "regression", "backbone": "joint", "pooling": "mean"},
     **{name: {"method": name, "backbone": "joint"} for name in TRAINED},
     **{f"{name}-restarted": {"method": name, "backbone": "restarted"} for name in ("pairwise", "pointer")},
-    **{
-        f"{name}-hierarchical": {"method": name, "backbone": "hierarchical"}
-        for name in ("listmle", "pairwise", "pairwise-neighbours", "pointer", "pointer-pairs", "joint")
-    },
+    **{f"{name}-hierarchical": {"method": name, "backbone": "hierarchical"} for name in TRAINED},
 }
 HOW_TO_READ = [field.name for field in dataclasses.fields(SourceArguments) if field.name != "dataset"]
 COSTS = ("minutes", "training_speed", "ordering_speed", "memory")
