@@ -31,8 +31,8 @@ class Openings(Dataset):
         documents, _ = load_split(dataset, split)
         self.examples = [
             ([1 + zlib.crc32(word.encode()) % BUCKETS for word in sentence.lower().split()], float(place == 0))
-            for document in documents
-            for place, sentence in enumerate(document.sentences)
+            for sentences in documents["sentences"]
+            for place, sentence in enumerate(sentences)
         ]
 
     def __len__(self) -> int:

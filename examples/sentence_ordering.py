@@ -16,7 +16,6 @@ from transformers import get_linear_schedule_with_warmup
 
 from sentorder import SentenceOrderer
 from sentorder.data.collation import ordering_loader
-from sentorder.data.documents import to_dataset
 from sentorder.data.sampling import GlobalPlan
 from sentorder.data.sources import load_splits
 from sentorder.evaluation import describe_scores, evaluate, evaluation_loader
@@ -41,9 +40,11 @@ def main() -> None:
     # An encoder with a fresh head that gives each pair of sentences a logit, and the decoder that belongs to it.
     model = SentenceOrderer.from_encoder(args.model_name_or_path, method="pairwise", dropout=0.0)
 
-    # Documents become token ids once; the collator shuffles the sentences anew in each epoch.
-    splits = load_splits(args.dataset).splits
-    tables = {split: model.tokenize(to_dataset(texts)) for split, texts in splits.items()}
+    # Documents are read and become token ids once, by the first process; the next start finds them on the disk. The
+    # collator shuffles the sentences anew in each epoch.
+    with accelerator.main_process_first():
+        splits = load_splits(args.dataset).splits
+        tables = {split: model.tokenize(documents) for split, documents in splits.items()}
     micro_batches = args.gradient_accumulation_steps * accelerator.num_processes
     plan = GlobalPlan(tables["train"]["length"][:], args.batch_size, micro_batches=micro_batches, seed=42)
     train_loader = ordering_loader(tables["train"], plan, model.collator(seed=42))

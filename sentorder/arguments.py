@@ -20,6 +20,9 @@ _COLUMNS = (
     "group=a (what a document is a piece of), or shuffled_sentences=a,gold_order=b with the position of each of the "
     "shuffled sentences."
 )
+_PREPROCESSING = (
+    "Processes that tokenise a big source together, once: the result is kept on disk (without it: one process)."
+)
 
 
 @dataclass
@@ -109,6 +112,7 @@ class DataArguments:
     max_eval_documents: Annotated[Optional[int], Between(1)] = option(
         None, "Use only the first so many for validation, and as many for the test."
     )
+    preprocessing_num_workers: Annotated[Optional[int], Between(1, 256)] = option(None, _PREPROCESSING)
     dataloader_num_workers: Annotated[int, Between(0, 256)] = option(0, "Worker processes that prepare batches.")
 
 
@@ -299,6 +303,7 @@ class _EvaluationGroup:
         None, "Which split (without it: test; of a source without splits all of it)."
     )
     max_eval_documents: Annotated[Optional[int], Between(1)] = option(None, "Use only the first so many.")
+    preprocessing_num_workers: Annotated[Optional[int], Between(1, 256)] = option(None, _PREPROCESSING)
     output_dir: Optional[str] = option(None, "Also write results.json and predictions.jsonl into this folder.")
 
 

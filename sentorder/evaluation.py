@@ -19,10 +19,10 @@ from .arguments import EvaluationArguments
 from .command_line import parse_arguments, run_command
 from .contracts import Batch, OrderingOutput
 from .data.collation import Shape, ordering_loader
-from .data.documents import to_dataset
 from .data.formats import FORMATS
 from .data.sampling import GlobalPlan
 from .data.sources import load_split
+from .data.splitting import first_rows, numbers
 from .data.tokenization import describe_cuts
 from .errors import UserError
 from .files import write_json, write_json_lines
@@ -31,7 +31,7 @@ from .loop import evaluation_records
 from .methods import DECODERS, UNTRAINED
 from .metrics import averages, figures_of_documents, in_source_order, positions_of
 from .modeling import SentenceOrderer
-from .runtime import accelerator_for
+from .runtime import accelerator_for, main_process_first
 from .significance import main_intervals
 from .tracking import progress
 
@@ -69,11 +69,10 @@ class Evaluation:
         Args:
             table: that was evaluated, with ``id`` and ``genre``.
         """
-        ids, genres = table["id"][:], table["genre"][:]
         return [
-            {"id": ids[record.document], "order": record.order, "confidence": round(record.confidence, 4)}
-            | ({} if genres[record.document] is None else {"genre": genres[record.document]})
-            for record in self.records
+            {"id": id, "order": record.order, "confidence": round(record.confidence, 4)}
+            | ({} if genre is None else {"genre": genre})
+            for record, id, genre in zip(self.records, table["id"], table["genre"], strict=True)
         ]
 
 
@@ -119,7 +118,9 @@ def evaluation_loader(
     With a ``shape`` all batches have that one, and ``batch_size`` documents (fillers have weight 0).
     """
     processes = accelerator.num_processes
-    plan = GlobalPlan(table["length"][:], batch_size * processes, micro_batches=processes, same_size=shape is not None)
+    plan = GlobalPlan(
+        numbers(table, "length"), batch_size * processes, micro_batches=processes, same_size=shape is not None
+    )
     collator = model.collator(seed=SHUFFLE_SEED, shape=shape)
     return accelerator.prepare(ordering_loader(table, plan, collator, num_workers=num_workers))
 
@@ -139,7 +140,7 @@ def check_fixed_shapes(model: SentenceOrderer) -> None:
 
 def one_shape(tables: Iterable[Dataset], max_length: int) -> Shape:
     """What every batch of these tables fits into."""
-    return Shape(max_length, max(len(sentences) for table in tables for sentences in table["sentences"]))
+    return Shape(max_length, max(int(numbers(table, "count").max()) for table in tables))
 
 
 def evaluate(
@@ -179,8 +180,7 @@ def evaluate(
     of_sentences = [score for record in records for score in record.scores]
     if of_sentences:  # a model that has collapsed gives every sentence the mean position
         scores |= {"score_mean": float(np.mean(of_sentences)), "score_spread": float(np.std(of_sentences))}
-    cut = np.asarray(table["cut"][:])
-    scores["cut_documents"] = int((cut > 0).sum())
+    scores["cut_documents"] = int((numbers(table, "cut") > 0).sum())
     return Evaluation(scores, records, seconds)
 
 
@@ -206,6 +206,12 @@ def describe_scores(scores: dict[str, float]) -> str:
     )
 
 
+def _load_documents(arguments: EvaluationArguments) -> tuple[Dataset, list[str]]:
+    """What is to be scored, and what there is to say about it."""
+    documents, notes = load_split(arguments.dataset, arguments.split, arguments.source_options)
+    return first_rows(documents, arguments.max_eval_documents), notes
+
+
 def main() -> None:
     """The command line program."""
     arguments, _ = parse_arguments(
@@ -214,8 +220,6 @@ def main() -> None:
         description="Score a model on documents whose order is known.",
         choices={"decoder": DECODERS, "untrained": UNTRAINED, "format": FORMATS},
     )
-    documents, notes = load_split(arguments.dataset, arguments.split, arguments.source_options)
-    documents = documents[: arguments.max_eval_documents]
     folder = None if arguments.output_dir is None else Path(arguments.output_dir)
     if folder is not None:
         if (folder / "arguments.yaml").exists():
@@ -226,6 +230,7 @@ def main() -> None:
         except OSError as error:
             raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror}); choose another.") from None
     with accelerator_for(mixed_precision=arguments.mixed_precision, cpu_threads=arguments.cpu_threads) as accelerator:
+        documents, notes = main_process_first(accelerator, lambda: _load_documents(arguments))
         if arguments.untrained is None:
             model = SentenceOrderer.from_pretrained(str(arguments.model_path))
         else:
@@ -236,7 +241,9 @@ def main() -> None:
             num_refeeds=arguments.num_refeeds,
         )
         model.to(accelerator.device)
-        table = model.tokenize(to_dataset(documents))
+        table = main_process_first(
+            accelerator, lambda: model.tokenize(documents, num_workers=arguments.preprocessing_num_workers)
+        )
         if arguments.pad_to_max_length:
             check_fixed_shapes(model)
         shape = one_shape([table], model.config.max_length) if arguments.pad_to_max_length else None

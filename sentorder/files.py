@@ -30,7 +30,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON lines, whole or not at all."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    new = path.with_name(path.name + ".new")
+    with new.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    os.replace(new, path)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from .data.collation import EncodedDocuments, Shape
 from .data.sampling import PlannedDocument
+from .data.splitting import numbers
 from .errors import UserError
 from .modeling import SentenceOrderer
 
@@ -71,10 +72,8 @@ def most_demanding(model: SentenceOrderer, table: Dataset, size: int) -> list[in
         size: of the batch.
     """
     if not model.backbone.pads_sentences:
-        return np.argsort(-np.asarray(table["length"][:]), kind="stable")[:size].tolist()  # type: ignore[no-any-return]
-    counts, widths = (
-        np.asarray([measure(ids) for ids in table["sentence_ids"]]) for measure in (len, lambda ids: max(map(len, ids)))
-    )
+        return np.argsort(-numbers(table, "length"), kind="stable")[:size].tolist()  # type: ignore[no-any-return]
+    counts, widths = numbers(table, "count"), numbers(table, "longest")
     first = int(np.argmax(widths if size > 1 else counts * widths))
     return [first, *(row for row in np.argsort(-counts, kind="stable").tolist() if row != first)][:size]
 

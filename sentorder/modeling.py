@@ -115,13 +115,18 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
             output: OrderingOutput = self.head(slot_states, slot_mask, positions)
         return output
 
-    def tokenize(self, dataset: Dataset) -> Dataset:
+    def tokenize(self, dataset: Dataset, *, num_workers: int | None = None) -> Dataset:
         """The token columns for a table with the columns ``sentences`` and ``origin``, as this model takes them.
+
+        See :func:`~sentorder.data.tokenization.tokenize`.
 
         Raises:
             UserError: for a document with more sentences than fit.
         """
-        return tokenize(dataset, self.tokenizer, self.config.max_length, per_sentence=self.reading.per_sentence)
+        per_sentence = self.reading.per_sentence
+        return tokenize(
+            dataset, self.tokenizer, self.config.max_length, per_sentence=per_sentence, num_workers=num_workers
+        )
 
     def collator(self, *, seed: int, with_positions: bool = True, shape: Shape | None = None) -> Collator:
         """The collator that makes this model's inputs; see :class:`~sentorder.data.collation.Collator`."""

@@ -29,7 +29,8 @@ from .selection import Selection
 FREE = frozenset(
     {
         # where and how fast
-        "cpu_threads", "dataloader_num_workers", "deterministic", "per_device_eval_batch_size",
+        "cpu_threads", "dataloader_num_workers", "preprocessing_num_workers", "deterministic",
+        "per_device_eval_batch_size",
         # what is written, and when; which evaluations there are
         "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "logging_steps", "log_with", "save_strategy",
         "save_steps", "save_total_limit", "eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end",
@@ -246,13 +247,17 @@ def facts_of(
 
 
 def _fingerprint(table: Dataset) -> str:
-    """Of the tokens of all sentences, in their order."""
-    found = hashlib.sha256()
+    """Of the tokens of all sentences, in their order; the same however the table is cut into chunks."""
+    counts, lengths, tokens = (hashlib.sha256() for _ in range(3))
     for chunk in table.data.column("sentence_ids").chunks:
         sentences = chunk.flatten()
-        for part in (chunk.value_lengths(), sentences.value_lengths(), sentences.flatten()):
+        for found, part in (
+            (counts, chunk.value_lengths()),
+            (lengths, sentences.value_lengths()),
+            (tokens, sentences.flatten()),
+        ):
             found.update(np.ascontiguousarray(part.to_numpy(zero_copy_only=False)).tobytes())
-    return found.hexdigest()[:12]
+    return hashlib.sha256(b"".join(found.digest() for found in (counts, lengths, tokens))).hexdigest()[:12]
 
 
 def check_same_facts(start: Start, facts: Mapping[str, Any]) -> None:

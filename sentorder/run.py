@@ -18,8 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from .arguments import TrainArguments
 from .checkpoint import checkpoint_folder, prune_checkpoints, restore_checkpoint, save_checkpoint
 from .data.collation import Shape, ordering_loader
-from .data.documents import Document, to_dataset
 from .data.sampling import GlobalPlan
+from .data.splitting import numbers
 from .errors import UserError
 from .evaluation import Evaluation, check_fixed_shapes, evaluate, evaluation_loader, one_shape
 from .loop import Cursor
@@ -29,7 +29,7 @@ from .modeling import SentenceOrderer, load_for_training
 from .optimization import adamw, parameter_groups, schedule
 from .resume import Start, best_checkpoint, check_same_facts, facts_of
 from .run_folder import METRICS, make_run_folder
-from .runtime import on_main_process
+from .runtime import main_process_first, on_main_process
 from .selection import Selection
 from .tracking import Meter
 
@@ -113,7 +113,7 @@ class Run:
 
 
 def build_run(
-    accelerator: Accelerator, arguments: TrainArguments, documents: Mapping[str, list[Document]], start: Start
+    accelerator: Accelerator, arguments: TrainArguments, documents: Mapping[str, Dataset], start: Start
 ) -> Run:
     """Build everything, try an evaluation, and make the folder.
 
@@ -132,7 +132,11 @@ def build_run(
         max_length=arguments.max_length,
         tokenizer_name=None if resumes else arguments.tokenizer_name,
     )
-    tables = {split: model.tokenize(to_dataset(texts)) for split, texts in documents.items()}
+    workers = arguments.preprocessing_num_workers
+    tables = main_process_first(
+        accelerator,
+        lambda: {split: model.tokenize(texts, num_workers=workers) for split, texts in documents.items()},
+    )
     # What was left open is now known; written down before the first step, it can be given back as --config.
     arguments = dataclasses.replace(
         arguments,
@@ -149,7 +153,7 @@ def build_run(
     shape = one_shape(tables.values(), model.config.max_length) if arguments.pad_to_max_length else None
     step_size, accumulation = _step_size(accelerator, arguments, model, tables["train"], shape)
     plan = GlobalPlan(
-        tables["train"]["length"][:],
+        numbers(tables["train"], "length"),
         step_size,
         micro_batches=accumulation * accelerator.num_processes,
         seed=arguments.seed,

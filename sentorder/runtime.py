@@ -18,6 +18,7 @@ from accelerate.utils import (
     DataLoaderConfiguration,
     DistributedType,
     broadcast_object_list,
+    gather_object,
     is_torch_xla_available,
 )
 
@@ -116,19 +117,44 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> R
     Raises:
         UserError: what ``action`` raised, an ``OSError`` among it.
     """
-    outcome: list[Any] = [None, None]
-    if accelerator.is_main_process:
-        try:
-            outcome[0] = action()
-        except UserError as error:
-            outcome[1] = error
-        except OSError as error:
-            outcome[1] = UserError(f"{error.filename or 'The disk'}: {disk_reason(error)}.")
-    result, problem = broadcast_object_list(outcome)
+    result, problem = broadcast_object_list([*_attempt(action if accelerator.is_main_process else None)])
     accelerator.wait_for_everyone()  # one that ends while others still receive leaves gloo waiting for ever
     if problem is not None:
         raise problem
     return result  # type: ignore[no-any-return]
+
+
+def main_process_first(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
+    """Do something on every process, on the main one before the others, which find what it has left on the disk.
+
+    Args:
+        accelerator: of the processes, each of which must call this.
+        action: whose result each process makes for itself.
+
+    Raises:
+        UserError: what ``action`` raised on one of them, on all of them.
+    """
+    result: Any = None
+    for main in (True, False):
+        mine = accelerator.is_main_process == main
+        found, problem = _attempt(action if mine else None)
+        result = found if mine else result
+        problems = gather_object([problem])
+        accelerator.wait_for_everyone()  # as in on_main_process
+        for problem in problems:
+            if problem is not None:
+                raise problem
+    return result  # type: ignore[no-any-return]
+
+
+def _attempt(action: Callable[[], Result] | None) -> tuple[Result | None, UserError | None]:
+    """What came of it, and what was wrong."""
+    try:
+        return None if action is None else action(), None
+    except UserError as error:
+        return None, error
+    except OSError as error:
+        return None, UserError(f"{error.filename or 'The disk'}: {disk_reason(error)}.")
 
 
 def _fair_threads() -> int:

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
+from datasets import Dataset
 
 from .arguments import TrainArguments
 from .checkpoint import checkpoints_of
 from .command_line import parse_arguments, run_command
-from .data.documents import Document
 from .data.formats import FORMATS
 from .data.sources import load_splits
+from .data.splitting import first_rows
 from .data.tokenization import describe_cuts
 from .errors import UserError, first_line
 from .finite_guard import NonFiniteError
@@ -28,7 +29,7 @@ from .results import TrainResult, read_result, write_results
 from .resume import start_of
 from .run import Run, build_run
 from .run_folder import METRICS
-from .runtime import accelerator_for, on_main_process
+from .runtime import accelerator_for, main_process_first, on_main_process
 from .stopping import StopRequests, stop
 from .tracking import RunLog, check_trackers
 
@@ -70,7 +71,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             result = read_result(start.finished)
             accelerator.print(f"{start.finished}: this run is finished, after {result.steps} steps.")
             return result
-        documents, notes = _load_documents(arguments)
+        documents, notes = main_process_first(accelerator, lambda: _load_documents(arguments))
         run = build_run(accelerator, arguments, documents, start)
         settings = dataclasses.asdict(run.arguments)
         with (
@@ -171,7 +172,7 @@ def _fit(run: Run, log: RunLog) -> None:
 # --- the parts ------------------------------------------------------------------------------------------------------
 
 
-def _load_documents(arguments: TrainArguments) -> tuple[dict[str, list[Document]], list[str]]:
+def _load_documents(arguments: TrainArguments) -> tuple[dict[str, Dataset], list[str]]:
     """The documents of each split, and what there is to say about those that were left out."""
     documents, notes = load_splits(arguments.dataset, arguments.source_options)
     if "train" not in documents:
@@ -181,7 +182,9 @@ def _load_documents(arguments: TrainArguments) -> tuple[dict[str, list[Document]
             f"--dataset {arguments.dataset}: has no validation split; give validation=FILE or --eval_strategy no."
         )
     limits = {"train": arguments.max_train_documents}
-    kept = {split: texts[: limits.get(split, arguments.max_eval_documents)] for split, texts in documents.items()}
+    kept = {
+        split: first_rows(texts, limits.get(split, arguments.max_eval_documents)) for split, texts in documents.items()
+    }
     return kept, notes
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Before datasets is imported: what is read here is no business of the user's cache, nor the other way round.
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="sentorder-tests-")
 
 import pytest
 import torch
@@ -23,9 +27,10 @@ from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from sentorder import SentenceOrderer
-from sentorder.data.documents import Document
+from sentorder.data.documents import Document, documents_of
 from sentorder.data.sources import load_split
 
+atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 settings.register_profile("sentorder", deadline=None)  # the machine may be busy with something else
 settings.load_profile("sentorder")
 
@@ -35,7 +40,7 @@ REPOSITORY = Path(__file__).parent.parent
 @pytest.fixture(scope="session")
 def documents() -> list[Document]:
     """Real passages of 4 to 12 sentences, of all genres."""
-    return load_split("stories", "test")[0]
+    return list(documents_of(load_split("stories", "test")[0]))
 
 
 def write_documents(path: Path, documents: list[Document]) -> Path:

@@ -52,7 +52,8 @@ def test_rocstories_with_all_that_csv_allows() -> None:
         ),
         Document("two", ["One\r\nline break.", "A\ttab.", "A, comma.", "Four.", "Five."], None, "roc.csv, line 4"),
     ]
-    kept, notes = keep_orderable(found, "roc.csv")
+    notes: list[str] = []
+    kept = list(keep_orderable(found, "roc.csv", notes))
     assert [len(document.sentences) for document in kept] == [5, 5, 3, 2]
     assert [document.origin for document in kept[2:]] == ["roc.csv, line 7", "roc.csv, line 9"]
     assert notes == ["roc.csv: skipped 1 of 5 documents with an empty sentence (the first: roc.csv, line 8)."]
@@ -179,7 +180,8 @@ def test_sind_is_grouped_by_story(indent: int | None, order: Callable[[Any], Any
         None,
         "val.json, annotation 0",
     )
-    kept, notes = keep_orderable(found, "val.json")
+    notes: list[str] = []
+    kept = list(keep_orderable(found, "val.json", notes))
     assert [(document.id, document.sentences[0]) for document in kept[1:]] == [
         ("45531", "Told in the order of the file."),
         ("45535", "b"),
@@ -215,7 +217,7 @@ def test_a_folder_of_sind(tmp_path: Path) -> None:
     assert notes[0] == f"{tmp_path}: left out 1 files that are not named after a split (the first: README.txt)."
     assert len(notes) == 10
     assert notes[-1].startswith(f"{tmp_path}:test: skipped 1 of 6 documents with fewer than two")
-    assert splits["train"][0].origin == f"{tmp_path}/train.story-in-sequence.json, annotation 0"
+    assert splits["train"][0]["origin"] == f"{tmp_path}/train.story-in-sequence.json, annotation 0"
 
 
 # --- B-TSort --------------------------------------------------------------------------------------------------------
@@ -311,13 +313,13 @@ def test_lists_of_files(tmp_path: Path) -> None:
     }
     write_lists(tmp_path / "aan", lists, files)
     splits, notes = load_splits(str(tmp_path / "aan"))
-    assert {name: [document.sentences for document in part] for name, part in splits.items()} == {
+    assert {name: [document["sentences"] for document in part] for name, part in splits.items()} == {
         "train": [["we show a .", "then b ."]],
         "validation": [["one .", "two ."]],
         "test": [["three .", "four .", "five ."]],
     }
     path = tmp_path / "aan" / "txt_tokenized"
-    assert splits["train"][0].id == "P01-1.txt" and splits["train"][0].origin == str(path / "P01-1.txt")
+    assert splits["train"][0]["id"] == "P01-1.txt" and splits["train"][0]["origin"] == str(path / "P01-1.txt")
     assert notes == [
         f"{tmp_path / 'aan'}:train: skipped 1 of 2 documents with fewer than two sentences (the first: "
         f"{path / 'P01-2.txt'})."
@@ -335,6 +337,6 @@ def test_nips_has_years_and_numbers(tmp_path: Path) -> None:
     lists = {"2013le_papers": ["12", "13"], "2014_papers": ["5000"], "2015_papers": ["6000"]}
     write_lists(tmp_path, lists, {f"a{name}.txt": f"{name} .\nthen .\n" for name in (12, 13, 5000, 6000)})
     splits = load_splits(str(tmp_path)).splits
-    assert [[document.id for document in part] for part in splits.values()] == [["12", "13"], ["5000"], ["6000"]]
+    assert [[document["id"] for document in part] for part in splits.values()] == [["12", "13"], ["5000"], ["6000"]]
     assert list(splits) == ["train", "validation", "test"]
-    assert load_split(f"test={tmp_path}:2014_papers", None)[0][0].sentences == ["5000 .", "then ."]
+    assert load_split(f"test={tmp_path}:2014_papers", None)[0][0]["sentences"] == ["5000 .", "then ."]

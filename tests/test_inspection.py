@@ -79,7 +79,7 @@ def test_a_source_is_written_down_and_read_again(run: Run, tmp_path: Path, arrow
         written = {split: [(row["id"], row["sentences"]) for row in rows] for split, rows in parsed.items()}
         assert {row["group"] for row in parsed["train"]}.isdisjoint(row["group"] for row in parsed["test"])
     again = load_splits(str(tmp_path / "out")).splits
-    assert {split: [(d.id, d.sentences) for d in documents] for split, documents in again.items()} == written
+    assert {split: [(d["id"], d["sentences"]) for d in documents] for split, documents in again.items()} == written
     assert sum(map(len, written.values())) == 30 and set(written) == {"train", "validation", "test"}
 
     twice = run("python", *command, "--output", str(tmp_path / "out"))

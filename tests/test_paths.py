@@ -29,7 +29,7 @@ def write(path: Path, *documents: str) -> None:
 def letters(dataset: str) -> dict[str, str]:
     """The documents of each split, by their letters."""
     splits = load_splits(dataset).splits
-    return {name: "".join(document.sentences[0][0] for document in documents) for name, documents in splits.items()}
+    return {name: "".join(document["sentences"][0][0] for document in documents) for name, documents in splits.items()}
 
 
 def test_files_that_are_named_by_split_become_splits(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_files_that_are_named_by_split_become_splits(tmp_path: Path) -> None:
         "test": "ab",
     }
     documents, notes = load_split(str(tmp_path), None)
-    assert [document.origin for document in documents] == [f"{tmp_path}/test.csv, line 2"]
+    assert [document["origin"] for document in documents] == [f"{tmp_path}/test.csv, line 2"]
     assert notes == [f"{tmp_path}: left out 1 files that are not named after a split (the first: test_results.jsonl)."]
     with pytest.raises(UserError, match="has no validation split, only train, dev, test"):
         load_splits(f"train={tmp_path}:validation")
@@ -69,9 +69,9 @@ def test_other_folders_are_one_source(tmp_path: Path) -> None:
     splits = load_splits(str(tmp_path)).splits
     assert {name: len(documents) for name, documents in splits.items()} == {"train": 8, "validation": 1, "test": 1}
     documents, notes = load_split(str(tmp_path), None)
-    assert [document.sentences[0][0] for document in documents] == list("ijabcdefgh")
-    assert documents[0].id == "part1-2" and documents[0].origin == f"{tmp_path}/part1.csv, line 2"
-    assert documents[2].id == "part2-1" and "this is all of it" in notes[0]
+    assert [document["sentences"][0][0] for document in documents] == list("ijabcdefgh")
+    assert documents[0]["id"] == "part1-2" and documents[0]["origin"] == f"{tmp_path}/part1.csv, line 2"
+    assert documents[2]["id"] == "part2-1" and "this is all of it" in notes[0]
     (tmp_path / "README").write_text("What this is.")
     with pytest.raises(UserError, match="README: this layout is not known"):
         load_splits(str(tmp_path))
@@ -88,9 +88,9 @@ def test_globs(tmp_path: Path) -> None:
     write(tmp_path / "b" / "part.txt.gz", "c")
     write(tmp_path / "b" / "train.jsonl", "d")
     documents, _ = load_split(f"{tmp_path}/**/part.*.gz", None)
-    assert [document.sentences[0][0] for document in documents] == list("abc")
-    assert len({document.id for document in documents}) == 3  # although the files have one name
-    assert documents[2].origin == f"{tmp_path}/b/part.txt.gz, line 1"
+    assert [document["sentences"][0][0] for document in documents] == list("abc")
+    assert len({document["id"] for document in documents}) == 3  # although the files have one name
+    assert documents[2]["origin"] == f"{tmp_path}/b/part.txt.gz, line 1"
     assert letters(f"train={tmp_path}/a/*.gz,test={tmp_path}/b/[pt]*") == {"train": "ab", "test": "cd"}
     with pytest.raises(UserError, match=r"\*.tsv: there is no such file"):
         load_splits(f"{tmp_path}/*.tsv")
@@ -105,12 +105,12 @@ def test_a_format_and_columns_for_all_files(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(f"{name} one.\nTwo.\n\nThree.\nFour.\n")
     documents, _ = load_split(str(tmp_path), None, SourceOptions(format="lines"))
-    assert [document.id for document in documents] == ["a-1", "a-4", "b-1", "b-4"]
+    assert [document["id"] for document in documents] == ["a-1", "a-4", "b-1", "b-4"]
     (tmp_path / "t.csv").write_text("doc,steps\nx,\"['a', 'b']\"\n")
     Dataset.from_dict({"doc": ["y"], "steps": [["c", "d"]]}).save_to_disk(str(tmp_path / "saved"))
     sources = f"train={tmp_path}/t.csv,test={tmp_path}/saved"
     splits = load_splits(sources, SourceOptions(columns="sentences=steps,id=doc")).splits
-    assert [(part[0].id, part[0].sentences) for part in splits.values()] == [("x", ["a", "b"]), ("y", ["c", "d"])]
+    assert [(part[0]["id"], part[0]["sentences"]) for part in splits.values()] == [("x", ["a", "b"]), ("y", ["c", "d"])]
     with pytest.raises(UserError, match="saved: is not a folder that save_to_disk|has no folders split"):
         load_splits(str(tmp_path / "saved"), SourceOptions(format="lists"))
 

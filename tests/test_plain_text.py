@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentorder.data.cutting import Cutting, cut
-from sentorder.data.documents import Article, Document, Skipped
+from sentorder.data.documents import Article, Document, Skipped, documents_of
 from sentorder.data.plain_text import (
     ends_like_a_sentence,
     sections_of_markdown,
@@ -167,25 +167,25 @@ def test_a_folder_of_texts_is_split_by_file(tmp_path: Path) -> None:
         (tmp_path / f"chapter{number}.txt").write_text(f"Chapter {number}\n\n{TEXT}\n", encoding="utf-8")
     splits = load_splits(str(tmp_path)).splits
     assert {name: len(documents) for name, documents in splits.items()} == {"train": 24, "validation": 3, "test": 3}
-    groups = [{document.group for document in documents} for documents in splits.values()]
+    groups = [set(documents["group"]) for documents in splits.values()]
     assert [len(names) for names in groups] == [8, 1, 1] and len(set.union(*groups)) == 10
-    assert [len(document.sentences) for document in splits["test"]] == [6, 6, 2]
+    assert [len(sentences) for sentences in splits["test"]["sentences"]] == [6, 6, 2]
     (name,) = groups[2]
-    assert splits["test"][1].id == f"{name}-7"
-    assert splits["test"][1].origin == f"{tmp_path / str(name)}.txt, sentences 7 to 12"
+    assert splits["test"][1]["id"] == f"{name}-7"
+    assert splits["test"][1]["origin"] == f"{tmp_path / str(name)}.txt, sentences 7 to 12"
 
 
 def test_a_column_of_articles(tmp_path: Path) -> None:
     path = tmp_path / "articles.csv"
     path.write_text(f'url,text\na.org,"{TEXT}"\nb.org,"Short. Text."\n', encoding="utf-8")
     documents, _ = load_split(str(path), None, SourceOptions(columns="id=url", window=10))
-    assert [(document.id, len(document.sentences), document.group) for document in documents] == [
+    assert [(row["id"], len(row["sentences"]), row["group"]) for row in documents] == [
         ("a.org-1", 10, "a.org"),
         ("a.org-11", 4, "a.org"),
         ("b.org-1", 2, "b.org"),
     ]
     again, _ = load_split(str(path), None, SourceOptions(columns="text=text,group=url", window=10))
-    assert [document.sentences for document in again] == [document.sentences for document in documents]
+    assert again["sentences"][:] == documents["sentences"][:]
     with pytest.raises(UserError, match="name one or the other"):
         load_split(str(path), None, SourceOptions(columns="text=text,sentences=url"))
 
@@ -194,9 +194,9 @@ def test_a_column_of_articles(tmp_path: Path) -> None:
 def test_the_german_novella_by_chapter() -> None:
     options = SourceOptions(language="de", window=8)
     splits = load_splits(str(SHARED / "german-novella"), options).splits
-    documents = [document for split in splits.values() for document in split]
+    documents = [document for split in splits.values() for document in documents_of(split)]
     assert sum(len(document.sentences) for document in documents) == 797  # and one that is left alone at an end
-    assert {name: len({d.group for d in texts}) for name, texts in splits.items()} == {
+    assert {name: len(set(texts["group"])) for name, texts in splits.items()} == {
         "train": 10,
         "validation": 1,
         "test": 1,

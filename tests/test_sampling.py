@@ -52,8 +52,8 @@ def test_epochs_differ_and_repeat_exactly() -> None:
 
 def test_length_grouping_leaves_little_padding() -> None:
     # Words stand for tokens: the default batches of the bundled five-sentence stories.
-    stories = [document for document in load_splits("stories").splits["train"] if document.genre == "story"]
-    lengths = np.asarray([sum(len(s.split()) + 1 for s in story.sentences) for story in stories])
+    stories = [document for document in load_splits("stories").splits["train"] if document["genre"] == "story"]
+    lengths = np.asarray([sum(len(s.split()) + 1 for s in story["sentences"]) for story in stories])
 
     def padding(steps: list[list[int]]) -> float:
         used = sum(int(lengths[step].sum()) for step in steps)

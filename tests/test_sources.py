@@ -2,15 +2,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict
 
 from sentorder.data import sources
-from sentorder.data.documents import Document
+from sentorder.data.documents import Document, documents_of, to_batch
 from sentorder.data.reading import SourceOptions
 from sentorder.data.sources import load_split, load_splits
-from sentorder.data.splitting import split_documents
+from sentorder.data.splitting import split_table
 from sentorder.errors import UserError
+
+
+def split_documents(documents: list[Document], name: str = "The source") -> dict[str, list[Document]]:
+    splits = split_table(Dataset(pa.Table.from_batches([to_batch(documents)])), name)
+    return {split: list(documents_of(table.remove_columns("key"))) for split, table in splits.items()}
 
 
 def test_pieces_of_one_thing_stay_on_one_side() -> None:
@@ -24,7 +30,7 @@ def test_pieces_of_one_thing_stay_on_one_side() -> None:
 
 
 def test_the_bundled_corpus_is_complete() -> None:
-    splits = load_splits("stories").splits
+    splits = {split: list(documents_of(table)) for split, table in load_splits("stories").splits.items()}
     assert {name: len(documents) for name, documents in splits.items()} == {
         "train": 2857,
         "validation": 451,
@@ -35,7 +41,8 @@ def test_the_bundled_corpus_is_complete() -> None:
     assert {document.genre for document in everything} == {"story", "procedure", "expository"}
     texts = {name: {tuple(document.sentences) for document in documents} for name, documents in splits.items()}
     assert not texts["train"] & texts["test"] and not texts["train"] & texts["validation"]
-    assert load_splits("train=stories,validation=stories:test").splits == {
+    others = load_splits("train=stories,validation=stories:test").splits
+    assert {split: list(documents_of(table)) for split, table in others.items()} == {
         "train": splits["train"],
         "validation": splits["test"],
     }
@@ -117,11 +124,13 @@ def test_folders_of_save_to_disk(tmp_path: Path) -> None:
     assert sizes(f"train={odd}:first,validation={odd}:second,test={parts}") == {"train": 5, "validation": 6, "test": 2}
     assert sizes(f"train={whole}") == {"train": 30}
     documents, notes = load_split(parts, "validation")
-    assert documents[0].sentences == ["c 0", "then"] and documents[0].origin == f"{parts}:dev, row 0" and notes == []
+    assert (
+        documents[0]["sentences"] == ["c 0", "then"] and documents[0]["origin"] == f"{parts}:dev, row 0" and notes == []
+    )
     assert len(load_split(whole, None)[0]) == 30
     both = str(tmp_path / "both")
     DatasetDict({"train": table("g", 4), "validation": table("h", 3), "dev": table("i", 5)}).save_to_disk(both)
-    assert load_split(both, "validation")[0][0].sentences == ["h 0", "then"] and sizes(both)["validation"] == 3
+    assert load_split(both, "validation")[0][0]["sentences"] == ["h 0", "then"] and sizes(both)["validation"] == 3
     for source in (whole, f"{whole},test={parts}"):
         with pytest.raises(UserError, match="train and validation would be the same documents"):
             load_splits(f"train={whole},validation={source}")
@@ -147,7 +156,7 @@ def test_the_tutorials_folder(tmp_path: Path) -> None:
     rows = {"text": ["[CLS] b [CLS] a"], "so_targets": [[1, 0]], "storyid": ["s"], "sentence1": ["a"]}
     DatasetDict({"train": Dataset.from_dict(rows), "val": Dataset.from_dict(rows)}).save_to_disk(str(tmp_path / "so"))
     splits = load_splits(str(tmp_path / "so")).splits
-    assert list(splits) == ["train", "validation"] and splits["validation"][0].sentences == ["a", "b"]
+    assert list(splits) == ["train", "validation"] and splits["validation"][0]["sentences"] == ["a", "b"]
 
 
 @pytest.fixture
@@ -177,7 +186,7 @@ def test_data_sets_on_the_hub(hub: list[tuple[Any, ...]]) -> None:
     assert sizes("someone/texts") == {"train": 5, "validation": 2, "test": 3}
     assert hub == [("someone/texts", None, None)]
     splits = load_splits("someone/texts", SourceOptions(config="other", revision="v1")).splits
-    assert hub[-1] == ("someone/texts", "other", "v1") and splits["test"][0].sentences[0] == "other test 0"
+    assert hub[-1] == ("someone/texts", "other", "v1") and splits["test"][0]["sentences"][0] == "other test 0"
     mixed = "train=someone/texts,validation=someone/texts:test"
     assert sizes(mixed) == {"train": 5, "validation": 3}
     with pytest.raises(UserError, match="someone/texts: .* could be loaded .*BuilderConfig 'third' not found"):

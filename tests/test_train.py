@@ -15,7 +15,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sentorder import SentenceOrderer, TrainArguments, UserError
 from sentorder.command_line import parse_arguments
 from sentorder.data.collation import ordering_loader
-from sentorder.data.documents import to_dataset
 from sentorder.data.sampling import GlobalPlan
 from sentorder.data.sources import load_splits
 from sentorder.finite_guard import NonFiniteError
@@ -314,7 +313,7 @@ def test_the_real_model_is_cut_up_exactly_in_float64(
         set_seed(0)
         accelerator = Accelerator(cpu=True)
         model = SentenceOrderer.from_encoder(tiny_encoder, method=method, backbone=backbone, dropout=0.0).double()
-        table = model.tokenize(to_dataset(load_splits(small_data).splits["train"]))
+        table = model.tokenize(load_splits(small_data).splits["train"])
         plan = GlobalPlan(table["length"][:], 8, micro_batches=accumulation, seed=1)
         loader = ordering_loader(table, plan, model.collator(seed=1))
         optimizer = adamw(parameter_groups(model, learning_rate=1e-3, weight_decay=0.01))

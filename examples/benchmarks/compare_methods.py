@@ -29,12 +29,13 @@ from typing import Any
 
 import numpy as np
 import yaml
+from datasets import Dataset
 
 from sentorder import SentenceOrderer
 from sentorder.arguments import SourceArguments, TrainArguments
 from sentorder.command_line import parse_arguments, run_command
-from sentorder.data.documents import Document
 from sentorder.data.sources import load_splits
+from sentorder.data.splitting import first_rows
 from sentorder.errors import UserError
 from sentorder.files import write_json, write_json_lines
 from sentorder.methods import TRAINED, UNTRAINED
@@ -61,7 +62,7 @@ TIMED = 200
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def run_of(wanted: TrainArguments, folder: Path, documents: str, validation: Sequence[Document]) -> dict[str, Any]:
+def run_of(wanted: TrainArguments, folder: Path, documents: str, validation: Dataset) -> dict[str, Any]:
     """What a run came to, trained now unless it is there.
 
     Args:
@@ -109,20 +110,20 @@ def _train(wanted: TrainArguments, folder: Path) -> float:
     return usage.ru_maxrss / (1e6 if sys.platform != "darwin" else 1e9)
 
 
-def orders_of(model: SentenceOrderer, documents: Sequence[Document]) -> list[list[int]]:
+def orders_of(model: SentenceOrderer, documents: Dataset) -> list[list[int]]:
     """The order of each document."""
-    return [found.order for found in model.order([document.sentences for document in documents])]
+    return [found.order for found in model.order(documents["sentences"][:])]
 
 
-def ordering_speed(model: SentenceOrderer, documents: Sequence[Document]) -> float:
+def ordering_speed(model: SentenceOrderer, documents: Dataset) -> float:
     """Documents a second, with what was run before as a warm-up."""
-    texts = [document.sentences for document in documents[:TIMED]]
+    texts = documents["sentences"][:TIMED]
     started = time.perf_counter()
     model.order(texts)
     return len(texts) / (time.perf_counter() - started)
 
 
-def floors_of(encoder: str | None, splits: dict[str, list[Document]], digest: str, cache: Path) -> dict[str, Any]:
+def floors_of(encoder: str | None, splits: dict[str, Dataset], digest: str, cache: Path) -> dict[str, Any]:
     """The orders of the ways that learn nothing: name -> the one run of each."""
     if cache.exists():
         found: dict[str, Any] = json.loads(cache.read_text(encoding="utf-8"))
@@ -248,13 +249,12 @@ def main() -> None:
     if "validation" not in loaded or arguments.eval_strategy == "no":
         raise UserError(f"--dataset {arguments.dataset}: there must be a validation split, and an evaluation on it.")
     limit = arguments.max_eval_documents
-    splits = {split: texts if split == "train" else texts[:limit] for split, texts in loaded.items()}
+    splits = {split: texts if split == "train" else first_rows(texts, limit) for split, texts in loaded.items()}
     output: Path = ours.output_dir
     data = output / "data"
     data.mkdir(parents=True, exist_ok=True)
     for split, documents in splits.items():
-        rows = [{"id": d.id, "genre": d.genre, "sentences": d.sentences} for d in documents]
-        write_json_lines(data / f"{split}.jsonl", rows)
+        write_json_lines(data / f"{split}.jsonl", documents.select_columns(["id", "genre", "sentences"]))
     written = b"".join((data / f"{split}.jsonl").read_bytes() for split in splits)
     digest = hashlib.sha256(written).hexdigest()
 

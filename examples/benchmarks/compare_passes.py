@@ -56,7 +56,7 @@ def main() -> None:
     if given.max_documents is not None and given.max_documents < 2:
         raise UserError("--max_documents: an interval needs two documents at least.")
     documents, _ = load_split(given.dataset, given.split)
-    texts = [document.sentences for document in documents[: given.max_documents]]
+    texts = documents["sentences"][: given.max_documents]
     models = [SentenceOrderer.from_pretrained(path) for path in given.models]
     for model in models:
         for permutations, refeeds in given.passes:  # a backbone may refuse more passes: say so before any work

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from ..arguments import InspectionArguments
 from ..command_line import parse_arguments, run_command
 from ..errors import UserError
 from ..files import disk_reason, write_json_lines
-from .documents import Document, to_dataset
+from .documents import Document, documents_of
 from .formats import FORMATS
 from .inspection import describe, inspect, warnings
 from .sources import load_splits
@@ -26,7 +26,7 @@ def json_row(document: Document) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None} | {"sentences": document.sentences}
 
 
-def write_documents(splits: dict[str, list[Document]], output: Path, *, arrow: bool) -> list[Path]:
+def write_documents(splits: dict[str, Dataset], output: Path, *, arrow: bool) -> list[Path]:
     """Write each split into a folder: ``train.jsonl`` and so on, or what ``load_from_disk`` reads.
 
     Raises:
@@ -36,12 +36,12 @@ def write_documents(splits: dict[str, list[Document]], output: Path, *, arrow: b
         raise UserError(f"--output {output}: is there already; choose another.")
     try:
         if arrow:
-            DatasetDict({name: to_dataset(documents) for name, documents in splits.items()}).save_to_disk(str(output))
+            DatasetDict(splits).save_to_disk(str(output))
             return [output]
         output.mkdir(parents=True, exist_ok=True)
         paths = {name: output / f"{name}.jsonl" for name in splits}
         for name, documents in splits.items():
-            write_json_lines(paths[name], [json_row(document) for document in documents])
+            write_json_lines(paths[name], map(json_row, documents_of(documents)))
         return list(paths.values())
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written ({disk_reason(error)}).") from None
@@ -62,7 +62,7 @@ def main() -> None:
     )
     source = rest.source or arguments.dataset
     splits, notes = load_splits(source, arguments.source_options)
-    found = {name: inspect(documents) for name, documents in splits.items()}
+    found = {name: inspect(documents_of(documents)) for name, documents in splits.items()}
     print(describe(found, width=min(120, shutil.get_terminal_size((100, 24)).columns)))
     for note in [*notes, *warnings(found)]:
         print(f"note: {note}", file=sys.stderr)

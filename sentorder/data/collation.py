@@ -175,7 +175,12 @@ class EncodedDocuments(torch.utils.data.Dataset[EncodedDocument]):
         return len(self.table)
 
     def __getitem__(self, planned: PlannedDocument) -> EncodedDocument:
-        return EncodedDocument(planned, self.table[planned.row]["sentence_ids"])
+        return self.__getitems__([planned])[0]
+
+    def __getitems__(self, planned: Sequence[PlannedDocument]) -> list[EncodedDocument]:
+        """Those of a batch together, which is several times as fast; what a loader calls."""
+        found = self.table[[document.row for document in planned]]["sentence_ids"]
+        return [EncodedDocument(document, ids) for document, ids in zip(planned, found, strict=True)]
 
 
 def ordering_loader(table: Dataset, plan: GlobalPlan, collator: Collator, *, num_workers: int = 0) -> DataLoader[Any]:

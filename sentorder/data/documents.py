@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 from datasets import Dataset
 
 from ..errors import UserError
@@ -23,6 +26,20 @@ class Document:
     """The file and line, or table and row, for messages."""
     group: str | None = None
     """What it is a piece of, such as a book: where a source is split, pieces of one thing stay on one side."""
+
+    @property
+    def fingerprint(self) -> int:
+        """A digest of the texts alone, equal for documents that are equal."""
+        return _digest("\0".join(self.sentences))
+
+    @property
+    def key(self) -> int:
+        """A digest of the group, or else of the texts: documents of one key stay on one side of a split."""
+        return self.fingerprint if self.group is None else _digest(self.group)
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 class Skipped(NamedTuple):
@@ -56,6 +73,8 @@ class Part(NamedTuple):
     name: str
     """What messages call it."""
     read: Callable[[], Iterable[Item]]
+    depends_on: tuple[Any, ...] | None = None
+    """What changes when the documents may have changed; None if that cannot be known, as of a pipe."""
     notes: tuple[str, ...] = ()
     """What there is to say about where it stands."""
 
@@ -84,17 +103,35 @@ def cleaned(items: Iterable[Item]) -> Iterator[Item]:
         yield dataclasses.replace(item, sentences=[sentence.strip() for sentence in item.sentences])
 
 
-def to_dataset(documents: Sequence[Document]) -> Dataset:
-    """The documents as an Arrow table with the columns ``id``, ``genre``, ``group``, ``origin`` and ``sentences``."""
-    return Dataset.from_dict(
-        {
-            "id": [document.id for document in documents],
-            "genre": [document.genre for document in documents],
-            "group": [document.group for document in documents],
-            "origin": [document.origin for document in documents],
-            "sentences": [document.sentences for document in documents],
-        }
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "genre": pa.string(),
+        "group": pa.string(),
+        "origin": pa.string(),
+        "sentences": pa.list_(pa.string()),
+        "key": pa.uint64(),
+    }
+)
+"""The columns of documents in a table; ``key`` is :attr:`Document.key`."""
+
+
+def to_batch(documents: Sequence[Document]) -> pa.RecordBatch:
+    """The documents as rows of :data:`SCHEMA`."""
+    columns = [[getattr(document, name) for document in documents] for name in SCHEMA.names]
+    return pa.RecordBatch.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
     )
+
+
+def to_dataset(documents: Sequence[Document]) -> Dataset:
+    """Documents of one's own as a table, in memory."""
+    return Dataset(pa.Table.from_batches([to_batch(documents)])).remove_columns("key")
+
+
+def documents_of(table: Dataset) -> Iterator[Document]:
+    """The rows of a table of documents, one by one."""
+    return (Document(**row) for row in table)
 
 
 def _reason_to_skip(document: Document) -> str | None:
@@ -103,33 +140,36 @@ def _reason_to_skip(document: Document) -> str | None:
     return None if all(sentence.strip() for sentence in document.sentences) else "with an empty sentence"
 
 
-def keep_orderable(items: Iterable[Item], name: str) -> tuple[list[Document], list[str]]:
-    """Leave out documents that have nothing to order, and say so.
+def keep_orderable(items: Iterable[Item], name: str, notes: list[str]) -> Iterator[Document]:
+    """Leave out documents that have nothing to order, and say so at the end.
 
     Args:
         items: of one source.
-        name: what the note calls it.
+        name: what the notes call it.
+        notes: gets one for each reason to leave a document out.
 
-    Returns:
-        The documents with two sentences or more and something in each, and a note for each reason to leave one out.
+    Yields:
+        The documents with two sentences or more and something in each.
 
     Raises:
-        UserError: if none is left.
+        UserError: if there is none.
     """
-    kept: list[Document] = []
-    left_out: dict[str, list[str]] = {}
+    kept = 0
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
     for item in items:
-        if isinstance(item, Skipped):
-            left_out.setdefault(item.reason, []).append(item.origin)
-        elif reason := _reason_to_skip(item):
-            left_out.setdefault(reason, []).append(item.origin)
-        else:
-            kept.append(item)
-    total = len(kept) + sum(map(len, left_out.values()))
-    notes = [
-        f"{name}: skipped {len(origins)} of {total} documents {reason} (the first: {origins[0]})."
-        for reason, origins in left_out.items()
+        reason = item.reason if isinstance(item, Skipped) else _reason_to_skip(item)
+        if reason is not None:
+            counts[reason] += 1
+            first.setdefault(reason, item.origin)
+        elif isinstance(item, Document):
+            kept += 1
+            yield item
+    total = kept + counts.total()
+    found = [
+        f"{name}: skipped {count} of {total} documents {reason} (the first: {first[reason]})."
+        for reason, count in counts.items()
     ]
     if not kept:
-        raise UserError(" ".join([f"{name}: there is nothing to order in it.", *notes]))
-    return kept, notes
+        raise UserError(" ".join([f"{name}: there is nothing to order in it.", *found]))
+    notes += found

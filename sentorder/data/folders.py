@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, load_from_disk
 
@@ -39,7 +40,8 @@ def saved_parts(path: Path, reading: Reading) -> dict[str, Part]:
 
 def table_part(table: Dataset, name: str, reading: Reading) -> Part:
     """A table as a part of a source."""
-    return Part(name, lambda: cleaned(cut(read_table(table, name, reading.columns), reading.cutting, name)))
+    depends_on = (table._fingerprint, reading)
+    return Part(name, lambda: cleaned(cut(read_table(table, name, reading.columns), reading.cutting, name)), depends_on)
 
 
 def has_lists(path: Path) -> bool:
@@ -58,12 +60,14 @@ def listed_parts(path: Path, reading: Reading) -> dict[str, Part]:
     lists = sorted(file for file in (path / "split").iterdir() if file.is_file() and not file.name.startswith("."))
     if not lists:
         raise UserError(f"{path / 'split'}: the folder holds no files.")
-    return {names.stem: _listed_part(path, names, reading) for names in lists}
+    stamps = tuple(File(str(file)).stamp() for file in sorted((path / "txt_tokenized").iterdir()))
+    return {names.stem: _listed_part(path, names, reading, stamps) for names in lists}
 
 
-def _listed_part(path: Path, names: Path, reading: Reading) -> Part:
+def _listed_part(path: Path, names: Path, reading: Reading, stamps: tuple[Any, ...]) -> Part:
     name = f"{path}:{names.stem}"
-    return Part(name, lambda: cleaned(cut(_listed(path, names), reading.cutting, name)))
+    depends_on = (File(str(names)).stamp(), stamps, reading)
+    return Part(name, lambda: cleaned(cut(_listed(path, names), reading.cutting, name)), depends_on)
 
 
 def _listed(path: Path, names: Path) -> Iterator[Document]:

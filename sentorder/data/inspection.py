@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .documents import Document
-from .splitting import fingerprint
 
 NUMBERED = re.compile(
     r"[(\[]?(?:(?:step|part|stage|schritt|[ée]tape|paso|fase|passo)\s*)?#?(\d{1,3})\s*[.):\]\u2013\u2014-]",
@@ -38,7 +37,7 @@ class Inspection:
     letters: int = 0
     genres: Counter[str] = field(default_factory=Counter)
     samples: list[Document] = field(default_factory=list)
-    fingerprints: Counter[str] = field(default_factory=Counter)
+    fingerprints: Counter[int] = field(default_factory=Counter)
     repeating: int = 0
     """Documents in which a sentence occurs twice."""
     numbered: int = 0
@@ -53,7 +52,7 @@ class Inspection:
         self.sentences[n] += 1
         self.letters += sum(len(sentence) for sentence in document.sentences)
         self.genres[document.genre or ""] += 1
-        self.fingerprints[fingerprint(document)] += 1
+        self.fingerprints[document.fingerprint] += 1
         self.repeating += len(set(document.sentences)) < n
         self.numbered += says_its_numbers(document.sentences)
         if len(self.samples) < SAMPLES:

@@ -49,7 +49,7 @@ def parts_of_path(source: str, format: str | None, reading: Reading) -> dict[str
             raise UserError(f"--dataset {source}: there is no such file.")
         return {WHOLE: _files_part(source, files, format, reading)}
     if not path.is_dir():
-        return {WHOLE: Part(source, lambda: read_file(File.at(path), format, reading))}
+        return {WHOLE: _files_part(source, [path], format, reading)}
     known = folder_parts(path, format, reading)
     return _parts_of_files(path, format, reading) if known is None else known
 
@@ -85,4 +85,9 @@ def _parts_of_files(folder: Path, format: str | None, reading: Reading) -> dict[
 def _files_part(name: str, files: Sequence[Path], format: str | None, reading: Reading) -> Part:
     unlike = len({File(str(path)).default_id(0) for path in files}) == len(files)
     sources = [File.at(path, label=None if unlike else str(path)) for path in files]
-    return Part(name, lambda: itertools.chain.from_iterable(read_file(file, format, reading) for file in sources))
+    stamps = [file.stamp() for file in sources]
+    return Part(
+        name,
+        lambda: itertools.chain.from_iterable(read_file(file, format, reading) for file in sources),
+        None if None in stamps else (*stamps, format, reading),
+    )

@@ -80,15 +80,17 @@ class GlobalPlan:
 
     def steps(self, epoch: int) -> list[list[int]]:
         """The documents of each optimizer step of an epoch, each document once."""
+        return [step.tolist() for step in self._steps(epoch)]
+
+    def _steps(self, epoch: int) -> list[np.ndarray]:
         if self.seed is None:
-            order = np.argsort(-self.lengths, kind="stable")
-            return [step.tolist() for step in self._cut(order)]
+            return self._cut(np.argsort(-self.lengths, kind="stable"))
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.lengths))
         block = BLOCK_STEPS * self.step_size
         blocks = [order[start : start + block] for start in range(0, len(order), block)]
         order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in blocks])
-        steps = [step.tolist() for step in self._cut(order)]
+        steps = self._cut(order)
         return [steps[index] for index in random.permutation(len(steps))]
 
     def _cut(self, order: np.ndarray) -> list[np.ndarray]:
@@ -98,8 +100,8 @@ class GlobalPlan:
         # In evaluation every pass is the same one: Accelerate counts passes as epochs, and with each of them the
         # sentences would be shuffled anew.
         epoch = 0 if self.seed is None else self.epoch
-        for step in self.steps(epoch):
-            by_length = sorted(step, key=lambda row: (int(self.lengths[row]), row))
+        for step in self._steps(epoch):
+            by_length = sorted(step.tolist(), key=lambda row: (int(self.lengths[row]), row))
             for share in np.array_split(np.asarray(by_length), self.micro_batches):
                 planned = [PlannedDocument(epoch, int(row), 1.0) for row in share]
                 yield planned + [PlannedDocument(epoch, by_length[0], 0.0)] * (self.least - len(planned))

@@ -3,32 +3,43 @@ each split."""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import DatasetDict, load_dataset
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, load_dataset
 
+from .. import __version__
 from ..errors import UserError, first_line
-from .documents import WHOLE, Document, Part, keep_orderable
+from .cache import ROWS_AT_ONCE, Stored, digest, stored_table
+from .documents import SCHEMA, WHOLE, Part, keep_orderable, to_batch
 from .folders import table_part
 from .formats import FORMATS
 from .paths import OTHER_NAMES, is_glob, parts_of_path
 from .reading import Reading, SourceOptions
-from .splitting import SPLITS, split_documents
+from .splitting import SPLITS, split_table
 
 BUNDLED = {"stories": "stories"}
 """Names that ``--dataset`` takes for what is bundled with the package -> folder beside this file."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+READING = 1
+"""Raised whenever a file may give other documents than before, so that none is taken from the cache as it was."""
+SPLITTER = "sentencex"
+"""The package that finds sentences, of which another version may find others."""
 
 
 class Loaded(NamedTuple):
     """Documents that can be ordered, and what there is to say about the others."""
 
-    splits: dict[str, list[Document]]
-    """Split name -> documents. A split that was not given is absent."""
+    splits: dict[str, Dataset]
+    """Split name -> documents: the columns ``id``, ``genre``, ``group``, ``origin`` and ``sentences``. A split that was
+    not given is absent."""
     notes: list[str]
 
 
@@ -44,19 +55,17 @@ def load_splits(dataset: str, options: SourceOptions | None = None) -> Loaded:
         UserError: for anything that is not there or not well formed.
     """
     parts = _parts_of(dataset, _asked(options or SourceOptions()))
-    splits: dict[str, list[Document]] = {}
+    splits: dict[str, Dataset] = {}
     notes: list[str] = []
     for split, part in parts.items():
-        splits[split], found = keep_orderable(part.read(), part.name)
-        notes += [*part.notes, *found]
+        splits[split], found = read_part(part)
+        notes += found
     if list(splits) == [WHOLE]:
-        splits = split_documents(splits[WHOLE], dataset)
-    return Loaded(splits, list(dict.fromkeys(notes)))
+        splits = split_table(splits[WHOLE], dataset)
+    return Loaded({split: table.remove_columns("key") for split, table in splits.items()}, list(dict.fromkeys(notes)))
 
 
-def load_split(
-    dataset: str, split: str | None, options: SourceOptions | None = None
-) -> tuple[list[Document], list[str]]:
+def load_split(dataset: str, split: str | None, options: SourceOptions | None = None) -> tuple[Dataset, list[str]]:
     """Load what is to be evaluated: one split, or a source without splits as a whole where ``split`` is None.
 
     The other arguments are those of :func:`load_splits`.
@@ -69,13 +78,34 @@ def load_split(
     """
     parts = _parts_of(dataset, _asked(options or SourceOptions()))
     part = parts[WHOLE] if WHOLE in parts else _choose(parts, split or "test", dataset)
-    documents, notes = keep_orderable(part.read(), part.name)
-    notes = [*part.notes, *notes]
-    if WHOLE in parts:
-        if split is not None:
-            return split_documents(documents, dataset)[split], notes
+    documents, notes = read_part(part)
+    if WHOLE in parts and split is None:
         notes.append("this is all of it; if the model was trained on it, --split test is what it never saw.")
-    return documents, notes
+    elif WHOLE in parts:
+        documents = split_table(documents, dataset)[str(split)]
+    return documents.remove_columns("key"), notes
+
+
+def read_part(part: Part) -> Stored:
+    """The documents of a part that can be ordered, as a table on disk, and notes about the others.
+
+    What was read before, and has not changed since, is not read again.
+
+    Raises:
+        UserError: for anything that is not well formed, or if nothing can be ordered.
+    """
+    key = None
+    if part.depends_on is not None:
+        splitter = version(SPLITTER) if find_spec(SPLITTER) else None
+        key = digest(__version__, READING, splitter, part.name, part.depends_on)
+
+    def make(notes: list[str]) -> Iterator[pa.RecordBatch]:
+        documents = keep_orderable(part.read(), part.name, notes)
+        while some := list(itertools.islice(documents, ROWS_AT_ONCE)):
+            yield to_batch(some)
+
+    table, notes = stored_table(key, SCHEMA, make, f"reading {part.name}")
+    return Stored(table, [*part.notes, *notes])
 
 
 # --- sources --------------------------------------------------------------------------------------------------------

@@ -1,53 +1,55 @@
-"""Split a source without splits: by its texts alone, always alike."""
+"""Split a source without splits: by its texts alone, always alike. And take the first rows of a table."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import numpy as np
+from datasets import Dataset
 
 from ..errors import UserError
-from .documents import Document
+from .cache import digest
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT_SHARE = 0.1
 """The share of a source without splits that becomes validation, and again the share that becomes test."""
 
 
-def fingerprint(document: Document) -> str:
-    """A digest of the texts alone, equal for documents that are equal."""
-    return _digest("\0".join(document.sentences))
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def split_documents(documents: Sequence[Document], name: str = "The source") -> dict[str, list[Document]]:
+def split_table(table: Dataset, name: str = "The source") -> dict[str, Dataset]:
     """Split one source into train, validation and test: 80, 10 and 10 % by a hash.
 
     Of the group, where documents have one; else of the texts. The split depends on nothing else (no seed, no order of
     lines), so pieces of one thing stay on one side, and so do equal texts (unless they are of two groups).
 
     Args:
-        documents: all of one source.
+        table: all documents of one source, with the columns of :data:`~sentorder.data.documents.SCHEMA`.
         name: what an error calls the source.
 
     Raises:
         UserError: if there are fewer than three different documents or groups.
     """
-    keys = [fingerprint(document) if document.group is None else _digest(document.group) for document in documents]
-    distinct = sorted(set(keys))
+    keys = numbers(table, "key")
+    distinct = np.unique(keys)
     if len(distinct) < len(SPLITS):
-        what = "documents" if all(document.group is None for document in documents) else "groups of documents"
+        what = "documents" if all(group is None for group in table["group"]) else "groups of documents"
         raise UserError(
             f"{name}: {len(distinct)} different {what} cannot be split into train, validation and test; give "
             "--dataset train=FILE,validation=FILE,test=FILE."
         )
     held_out = max(1, round(HELD_OUT_SHARE * len(distinct)))
-    side = dict.fromkeys(distinct, "train")
-    side.update(dict.fromkeys(distinct[:held_out], "validation"))
-    side.update(dict.fromkeys(distinct[held_out : 2 * held_out], "test"))
-    splits: dict[str, list[Document]] = {name: [] for name in SPLITS}
-    for document, key in zip(documents, keys, strict=True):
-        splits[side[key]].append(document)
-    return splits
+    of_validation, of_test = keys < distinct[held_out], keys < distinct[2 * held_out]
+    sides = (~of_test, of_validation, of_test & ~of_validation)
+    return {
+        split: table.select(np.flatnonzero(side).tolist(), new_fingerprint=digest(table._fingerprint, split))
+        for split, side in zip(SPLITS, sides, strict=True)
+    }
+
+
+def first_rows(table: Dataset, limit: int | None) -> Dataset:
+    """At most so many; None for all."""
+    if limit is None or limit >= len(table):
+        return table
+    return table.select(range(limit), new_fingerprint=digest(table._fingerprint, limit))
+
+
+def numbers(table: Dataset, column: str) -> np.ndarray:
+    """A column of numbers as an array."""
+    return np.asarray(table.with_format("numpy")[column][:])

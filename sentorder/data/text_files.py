@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import os
+import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 from ..errors import UserError
 from ..files import disk_reason
@@ -37,6 +39,18 @@ class File:
     def stem(self) -> str:
         """What the ids of its documents begin with, where they have none."""
         return self.label or Path(self.name.removesuffix(".gz")).stem
+
+    def stamp(self) -> tuple[Any, ...] | None:
+        """What changes when its documents may have changed; None if it is no file that stays."""
+        try:
+            state = os.stat(self.name)
+        except OSError:
+            return None
+        if self.data is not None or not stat.S_ISREG(state.st_mode):
+            return None
+        # The time of the last change is set by the system: a copy may bring its old time of writing along.
+        changed = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+        return (self.name, self.label, os.path.abspath(self.name), *changed)
 
     def default_id(self, number: int) -> str:
         """The id of a document that has none."""

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import tokenizers
+import transformers
 from datasets import Dataset
 
+from .. import __version__
 from ..errors import UserError
+from .cache import ROWS_AT_ONCE, digest, is_kept, stored_table
+from .splitting import numbers
+from .workers import in_processes
+
+TOKENIZING = 1
+"""Raised whenever a document may become other tokens than before, so that none are taken from the cache as they were.
+"""
+WORTH_PROCESSES = 20_000
+"""With fewer documents to tokenise, starting processes takes longer than they save."""
+TOKEN_COLUMNS = pa.schema(
+    {
+        "sentence_ids": pa.list_(pa.list_(pa.int32())),
+        "length": pa.int32(),
+        "cut": pa.int32(),
+        "count": pa.int32(),
+        "longest": pa.int32(),
+    }
+)
+"""What :func:`encode_documents` gives."""
 
 
 def fair_budget(lengths: Sequence[int], max_length: int) -> int:
@@ -60,7 +87,8 @@ def encode_documents(
 
     Returns:
         Columns with one entry per document: ``sentence_ids`` (list of lists of token ids), ``length`` (tokens with
-        markers) and ``cut`` (tokens that were cut off).
+        markers), ``cut`` (tokens that were cut off), ``count`` (of sentences) and ``longest`` (tokens of the longest
+        sentence with its marker).
 
     Raises:
         UserError: if a document has so many sentences that not even a marker and one token each fit.
@@ -89,7 +117,7 @@ def encode_documents(
         if flat
         else []
     )
-    columns: dict[str, list[Any]] = {"sentence_ids": [], "length": [], "cut": []}
+    columns: dict[str, list[Any]] = {field.name: [] for field in TOKEN_COLUMNS}
     start = 0
     for sentences in documents:
         ids = encoded[start : start + len(sentences)]
@@ -99,23 +127,84 @@ def encode_documents(
         columns["sentence_ids"].append(kept)
         columns["length"].append(sum(len(sentence) + 1 for sentence in kept))
         columns["cut"].append(sum(len(sentence) for sentence in ids) - sum(len(sentence) for sentence in kept))
+        columns["count"].append(len(kept))
+        columns["longest"].append(max((len(sentence) + 1 for sentence in kept), default=0))
     return columns
 
 
-def tokenize(dataset: Dataset, tokenizer: Any, max_length: int, *, per_sentence: bool = False) -> Dataset:
+def tokenize(
+    dataset: Dataset, tokenizer: Any, max_length: int, *, per_sentence: bool = False, num_workers: int | None = None
+) -> Dataset:
     """Add the columns of :func:`encode_documents` to a table with the columns ``sentences`` and ``origin``.
 
+    The result is a table on disk; if the same was asked for before, it is that of then.
+
+    Args:
+        dataset: the documents.
+        tokenizer: a Hugging Face tokenizer.
+        max_length: tokens per input, markers included.
+        per_sentence: as in :func:`encode_documents`.
+        num_workers: processes that share the work, if there is enough of it; None for this one alone.
+
     Raises:
-        UserError: as :func:`encode_documents`.
+        UserError: as :func:`encode_documents`, and if a process was killed.
     """
-    return dataset.map(
-        lambda rows: encode_documents(
-            rows["sentences"], tokenizer, max_length, rows["origin"], per_sentence=per_sentence
-        ),
-        batched=True,
-        # The function holds a tokenizer, whose hash changes as it is used: tables in memory need no fingerprint of it.
-        new_fingerprint=f"{dataset._fingerprint}-{max_length}-{per_sentence}",
-    )
+    key = None
+    if is_kept(dataset):
+        versions = (__version__, TOKENIZING, tokenizers.__version__, transformers.__version__)
+        settings = (tokenizer_digest(tokenizer), max_length, per_sentence)
+        key = digest(versions, dataset._fingerprint, settings)
+    schema = dataset.features.arrow_schema
+    for field in TOKEN_COLUMNS:
+        schema = schema.append(field)
+    encode = _Encoder(dataset.with_format("arrow"), tokenizer, max_length, per_sentence, schema)
+    starts = range(0, len(dataset), ROWS_AT_ONCE)
+    alone = (num_workers or 1) == 1 or len(dataset) < WORTH_PROCESSES
+
+    def make(notes: list[str]) -> Iterator[pa.RecordBatch]:
+        if alone:
+            return map(encode, starts)
+        messages = in_processes(encode.message, starts, num_workers or 1)
+        return (pa.ipc.read_record_batch(pa.py_buffer(message), schema) for message in messages)
+
+    return stored_table(key, schema, make, "tokenizing").table
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """The rows of a table from one on, tokenised."""
+
+    table: Dataset
+    tokenizer: Any
+    max_length: int
+    per_sentence: bool
+    schema: pa.Schema
+
+    def __call__(self, start: int) -> pa.RecordBatch:
+        rows: pa.Table = self.table[start : start + ROWS_AT_ONCE]
+        sentences, names = rows["sentences"].to_pylist(), rows["origin"].to_pylist()
+        found = encode_documents(sentences, self.tokenizer, self.max_length, names, per_sentence=self.per_sentence)
+        columns = [pa.array(found[field.name], field.type) for field in TOKEN_COLUMNS]
+        given = [column.combine_chunks() for column in rows.columns]
+        return pa.RecordBatch.from_arrays([*given, *columns], schema=self.schema)
+
+    def message(self, start: int) -> bytes:
+        """The same, to be sent to another process; pickle would send all that the rows are a slice of."""
+        return self(start).serialize().to_pybytes()  # type: ignore[no-any-return]
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """What changes when a tokenizer may give other tokens, and not by its use, as the hash of the object does."""
+    special = tuple(sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items()))
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        saved = json.loads(backend.to_str())
+        saved["truncation"] = saved["padding"] = None  # which each call sets as it likes
+        return digest(type(tokenizer).__name__, special, json.dumps(saved, sort_keys=True))
+    with tempfile.TemporaryDirectory() as folder:  # one that is written in Python
+        tokenizer.save_pretrained(folder)
+        files = tuple((file.name, file.read_bytes()) for file in sorted(Path(folder).iterdir()))
+    return digest(type(tokenizer).__name__, special, files)
 
 
 def describe_cuts(columns: Mapping[str, Any] | Dataset) -> str | None:
@@ -124,10 +213,13 @@ def describe_cuts(columns: Mapping[str, Any] | Dataset) -> str | None:
     Args:
         columns: with ``cut`` and ``length`` of :func:`encode_documents`.
     """
-    cut = np.asarray(columns["cut"][:], dtype=np.int64)
+    cut, lengths = (
+        numbers(columns, name) if isinstance(columns, Dataset) else np.asarray(columns[name])
+        for name in ("cut", "length")
+    )
     if not cut.any():
         return None
-    tokens = int(np.asarray(columns["length"][:], dtype=np.int64).sum() + cut.sum())
+    tokens = int(lengths.sum() + cut.sum())
     return (
         f"{int((cut > 0).sum())} of {len(cut)} documents do not fit into the encoder's window: {int(cut.sum())} of "
         f"{tokens} tokens were cut from their longest sentences (no sentence was dropped)."
