@@ -22,13 +22,13 @@ from datasets.table import MemoryMappedTable
 from sentorder.data import cache, paths, sources, tokenization
 from sentorder.data.cache import cache_folder, is_kept
 from sentorder.data.documents import Document, to_dataset
+from sentorder.data.reading import SourceOptions
 from sentorder.data.sources import load_split, load_splits
 from sentorder.data.splitting import first_rows
 from sentorder.data.tokenization import tokenize, tokenizer_digest
 from sentorder.data.workers import in_processes
 from sentorder.encoders import load_tokenizer
 from sentorder.errors import UserError
-from tests.conftest import documents_of
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +66,8 @@ def write(path: Path, *texts: list[str]) -> Path:
     return path
 
 
-def texts_of(dataset: str, **flags: str) -> list[list[str]]:
-    return load_split(f"test={dataset}", None, **flags)[0]["sentences"][:]  # type: ignore[no-any-return]
+def texts_of(dataset: str, **options: Any) -> list[list[str]]:
+    return load_split(f"test={dataset}", None, SourceOptions(**options))[0]["sentences"][:]  # type: ignore[no-any-return]
 
 
 # --- documents ------------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_documents_are_read_once(tmp_path: Path, reads: list[Any]) -> None:
     whole, others = load_split(str(path), None)
     assert len(reads) == 1 and again == notes == others[:1] and len(whole) == 2500
     for split, table in first.items():
-        assert documents_of(second[split]) == documents_of(table)
+        assert second[split][:] == table[:]
         assert second[split]._fingerprint == table._fingerprint
     assert len({table._fingerprint for table in [*first.values(), whole]}) == 4
     assert first_rows(whole, 7)._fingerprint not in (whole._fingerprint, first_rows(whole, 8)._fingerprint)
@@ -130,12 +130,13 @@ def test_other_settings_read_again(tmp_path: Path, reads: list[Any], monkeypatch
     assert texts_of(str(table)) == [["a", "b"]]
     assert texts_of(str(table), columns="sentences=x+y") == [["c", "d"]]
     assert texts_of(str(table), columns="sentences=y+x") == [["d", "c"]]
-    assert len(reads) == 5
-    assert texts_of(str(path), format="tsv") == [["a", "b <eos> c"], ["d", "e <eos> f"]] and len(reads) == 5
+    assert texts_of(str(table), window=2) == [["a", "b"]]
+    assert len(reads) == 6
+    assert texts_of(str(path), format="tsv") == [["a", "b <eos> c"], ["d", "e <eos> f"]] and len(reads) == 6
     monkeypatch.setattr(sources, "READING", sources.READING + 1)
-    assert len(texts_of(str(path))) == 2 and len(reads) == 6
-    monkeypatch.setattr(sources, "__version__", "another")
     assert len(texts_of(str(path))) == 2 and len(reads) == 7
+    monkeypatch.setattr(sources, "__version__", "another")
+    assert len(texts_of(str(path))) == 2 and len(reads) == 8
     monkeypatch.chdir(tmp_path)  # by another name, which the origins of its documents begin with
     assert load_split("test=a.txt", None)[0]["origin"][:] == ["a.txt, line 1", "a.txt, line 3"]
 
