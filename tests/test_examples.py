@@ -147,3 +147,12 @@ def test_kills_cost_nothing(run: Run, kills: int) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("is safe") == kills
     assert "every run ended bit-equal to the untouched one" in result.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_many_documents(run: Run) -> None:
+    result = run(sys.executable, str(EXAMPLES / "benchmarks" / "data_scale.py"), "40", "60")
+    assert result.returncode == 0, result.stderr
+    rows = [line.split(" | ") for line in result.stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| 40"] * 6 + ["| 60"] * 6
+    assert all(float(row[5].replace(",", "")) > 50 for row in rows)

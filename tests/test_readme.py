@@ -29,6 +29,7 @@ def test_flags_that_are_named_exist() -> None:
         arguments.EvaluationArguments,
         arguments.PredictArguments,
         arguments.CompareArguments,
+        arguments.InspectionArguments,
     )
     known = {name for kind in kinds for name in kind.__dataclass_fields__} | {"config", "help", "as", "kills"}
     known |= {
@@ -41,6 +42,8 @@ def test_flags_that_are_named_exist() -> None:
         "quiet",
         "standalone",
         "nproc_per_node",
+        "sentences",
+        "workers",
     }  # of other commands
     named = {flag.removeprefix("no_") for flag in re.findall(r"(?<![\w-])--(\w+)", README)}
     assert named - known == set()

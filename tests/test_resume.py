@@ -11,9 +11,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from accelerate import Accelerator
+from datasets import Dataset
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -21,7 +23,7 @@ from sentorder import SentenceOrderer, TrainArguments, UserError
 from sentorder.checkpoint import checkpoints_of
 from sentorder.finite_guard import NonFiniteError
 from sentorder.methods import METHODS
-from sentorder.resume import start_of
+from sentorder.resume import _fingerprint, start_of
 from sentorder.stopping import STOPPED_CODE, Stopped, StopRequests
 from sentorder.train import train
 from tests.conftest import Run, read_metrics
@@ -571,3 +573,12 @@ def test_without_checkpoints_the_model_is_not_lost(tiny_encoder: str, small_data
     with pytest.raises(UserError, match="holds a model, but no checkpoint to go on from"):
         train(asked)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_the_documents_are_the_same_however_their_table_is_cut() -> None:
+    texts = [[[1, 2], [3]], [[4], [5, 6], [7]], [[8]]]
+    whole = pa.table({"sentence_ids": texts})
+    pieces = pa.concat_tables([whole.slice(start, 1) for start in range(3)])
+    other = pa.table({"sentence_ids": [[[1], [2, 3]], *texts[1:]]})
+    first, second, third = (_fingerprint(Dataset(table)) for table in (whole, pieces, other))
+    assert first == second != third
