@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -235,8 +236,8 @@ def test_a_cache_that_cannot_be_written(
     ]
     assert load_split(f"test={path}", None)[1] == notes and len(reads) == 1  # by this process it was read
     assert tokenize(table, load_tokenizer(tiny_encoder), 64)["count"][:] == [2]
-    temporary = tmp_path / "file"
-    monkeypatch.setattr(cache, "_temporary_folder", lambda: type("Folder", (), {"name": str(temporary)}))
+    nowhere = SimpleNamespace(name=str(tmp_path / "file"))
+    monkeypatch.setattr(cache, "_temporary_folder", lambda: nowhere)
     with pytest.raises(UserError, match=r"file: cannot be written \(Not a directory\); TMPDIR names another"):
         load_split(f"test={path}", None)
 

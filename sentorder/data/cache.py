@@ -61,7 +61,8 @@ def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
 def is_kept(table: Dataset) -> bool:
     """Whether a table will be found again: it lies in files, and not in those of this process alone."""
     files = [Path(file["filename"]) for file in table.cache_files]
-    return bool(files) and not any(Path(_temporary_folder().name) in file.parents for file in files)
+    made_one = _temporary_folder.cache_info().currsize > 0
+    return bool(files) and not (made_one and any(Path(_temporary_folder().name) in file.parents for file in files))
 
 
 def stored_table(key: str | None, schema: pa.Schema, make: Make, title: str) -> Stored:
