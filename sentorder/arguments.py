@@ -41,7 +41,7 @@ class ModelArguments:
         None, "How sentences are ordered (without it: pairwise, or the method of the model folder)."
     )
     backbone: Optional[str] = option(
-        None, "What reads the documents (without it: joint, or the backbone of the model folder)."
+        None, "What reads the documents (without it: hierarchical, or the backbone of the model folder)."
     )
     pooling: Optional[Literal["marker", "mean", "both"]] = option(
         None,

@@ -250,6 +250,8 @@ class SentenceBackbone(EncoderBackbone):
         mask = (torch.arange(longest) < lengths[:, None]).long().to(self.encoder.device)
         random = torch.Generator().manual_seed(0)
         ids = torch.randint(self.encoder.config.vocab_size, mask.shape, generator=random).to(mask.device)
+        padding = getattr(self.encoder.config, "pad_token_id", None)  # by which some count positions
+        ids = ids.masked_fill(ids == padding, int(padding == 0)) if padding is not None else ids
         try:
             with _evaluating(self.encoder):
                 alone, packed = self.read_padded(ids, mask), self.read_packed(ids, mask)

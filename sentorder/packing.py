@@ -14,7 +14,7 @@ def pack(lengths: Sequence[int], width: int) -> list[list[int]]:
         width: of a row.
 
     Returns:
-        The inputs of each row. At most 11/9 of the fewest rows possible, and two thirds of one more (Johnson, 1973).
+        The inputs of each row. At most 11/9 of the fewest rows possible, and four more (Johnson, 1973).
     """
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # what is free in each row, ascending

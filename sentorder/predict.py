@@ -49,6 +49,8 @@ def read_input(file: File, format: str | None, columns: Columns) -> tuple[list[D
         )
     columns = dataclasses.replace(columns, as_they_stand=True)
     name = format or format_of(file, columns, otherwise="lines")
+    if name == "lines" and format is None:  # columns of running text are better refused than read as lines
+        name = format_of(file, dataclasses.replace(columns, as_they_stand=False), otherwise="lines")
     documents = []
     for item in read_file(file, name, Reading(columns)):
         if isinstance(item, Skipped):

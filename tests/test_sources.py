@@ -131,6 +131,10 @@ def test_folders_of_save_to_disk(tmp_path: Path) -> None:
     both = str(tmp_path / "both")
     DatasetDict({"train": table("g", 4), "validation": table("h", 3), "dev": table("i", 5)}).save_to_disk(both)
     assert load_split(both, "validation")[0][0]["sentences"] == ["h 0", "then"] and sizes(both)["validation"] == 3
+    assert load_splits(both).notes == [f"{both}: validation is taken, dev is left out."]
+    DatasetDict({"train": table("g", 4), "val": table("h", 3), "dev": table("i", 5)}).save_to_disk(f"{both}2")
+    with pytest.raises(UserError, match="val and dev would both be validation; choose with validation=.*:dev"):
+        load_splits(f"{both}2")
     for source in (whole, f"{whole},test={parts}"):
         with pytest.raises(UserError, match="train and validation would be the same documents"):
             load_splits(f"train={whole},validation={source}")

@@ -17,7 +17,8 @@ from ..files import disk_reason, write_json_lines
 from .documents import Document, documents_of
 from .formats import FORMATS
 from .inspection import describe, inspect, warnings
-from .sources import load_splits
+from .sources import load_split, load_splits
+from .splitting import TooFewToSplitError
 
 
 def json_row(document: Document) -> dict[str, Any]:
@@ -26,14 +27,22 @@ def json_row(document: Document) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None} | {"sentences": document.sentences}
 
 
+def check_free(output: Path) -> None:
+    """Nothing is written over.
+
+    Raises:
+        UserError: if there is something already.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output {output}: is there already; choose another.")
+
+
 def write_documents(splits: dict[str, Dataset], output: Path, *, arrow: bool) -> list[Path]:
     """Write each split into a folder: ``train.jsonl`` and so on, or what ``load_from_disk`` reads.
 
     Raises:
-        UserError: if there is something already, or it cannot be written.
+        UserError: if it cannot be written.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"--output {output}: is there already; choose another.")
     try:
         if arrow:
             DatasetDict(splits).save_to_disk(str(output))
@@ -60,15 +69,24 @@ def main() -> None:
         positional=_add_source,
         choices={"format": FORMATS},
     )
-    source = rest.source or arguments.dataset
-    splits, notes = load_splits(source, arguments.source_options)
+    if rest.source is not None and arguments.dataset != InspectionArguments().dataset:
+        raise UserError(f"{rest.source} and --dataset {arguments.dataset}: give one of them.")
+    source = arguments.dataset if rest.source is None else rest.source
+    output = None if arguments.output is None else Path(arguments.output)
+    if output is not None:
+        check_free(output)
+    try:
+        splits, notes = load_splits(source, arguments.source_options)
+    except TooFewToSplitError as error:
+        documents, notes = load_split(source, None, arguments.source_options)
+        splits, notes = {"whole": documents}, [str(error)]
     found = {name: inspect(documents_of(documents)) for name, documents in splits.items()}
-    print(describe(found, width=min(120, shutil.get_terminal_size((100, 24)).columns)))
+    if output is not None:
+        for path in write_documents(splits, output, arrow=arguments.arrow):
+            print(f"written: {path}", file=sys.stderr)
     for note in [*notes, *warnings(found)]:
         print(f"note: {note}", file=sys.stderr)
-    if arguments.output is not None:
-        for path in write_documents(splits, Path(arguments.output), arrow=arguments.arrow):
-            print(f"written: {path}", file=sys.stderr)
+    print(describe(found, width=min(120, shutil.get_terminal_size((100, 24)).columns)))
 
 
 if __name__ == "__main__":

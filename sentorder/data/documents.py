@@ -33,9 +33,19 @@ class Document:
         return _digest("\0".join(self.sentences))
 
     @property
+    def text_name(self) -> str:
+        """A name for what it says; that of its group if it has no other one, so that its pieces are on its side."""
+        return text_name("\0".join(sentence.strip() for sentence in self.sentences))
+
+    @property
     def key(self) -> int:
         """A digest of the group, or else of the texts: documents of one key stay on one side of a split."""
-        return self.fingerprint if self.group is None else _digest(self.group)
+        return _digest(self.group or self.text_name)
+
+
+def text_name(text: str) -> str:
+    """A name that is equal for equal texts."""
+    return f"text {_digest(text):016x}"
 
 
 def _digest(text: str) -> int:
@@ -93,14 +103,23 @@ def cleaned(items: Iterable[Item]) -> Iterator[Item]:
         if isinstance(item, Skipped):
             yield item
             continue
-        for text in (item.id, item.genre or "", *item.sentences):
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise UserError(
-                    f"{item.origin}: {text[:50]!r} holds half a character (a lone surrogate); repair the text."
-                ) from None
+        for text in (item.id, item.genre or "", item.group or "", *item.sentences):
+            check_encodable(text, item.origin)
         yield dataclasses.replace(item, sentences=[sentence.strip() for sentence in item.sentences])
+
+
+def check_encodable(text: str, origin: str) -> None:
+    """Whether it can be written down.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{origin}: {text[:50]!r} holds half a character (a lone surrogate); repair the text."
+        ) from None
 
 
 SCHEMA = pa.schema(

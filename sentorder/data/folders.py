@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def saved_parts(path: Path, reading: Reading) -> dict[str, Part]:
 def table_part(table: Dataset, name: str, reading: Reading) -> Part:
     """A table as a part of a source."""
     depends_on = (table._fingerprint, reading)
-    return Part(name, lambda: cleaned(cut(read_table(table, name, reading.columns), reading.cutting, name)), depends_on)
+    return Part(name, lambda: cleaned(cut(read_table(table, name, reading.columns), reading.cutting)), depends_on)
 
 
 def has_lists(path: Path) -> bool:
@@ -61,13 +62,16 @@ def listed_parts(path: Path, reading: Reading) -> dict[str, Part]:
     if not lists:
         raise UserError(f"{path / 'split'}: the folder holds no files.")
     stamps = tuple(File(str(file)).stamp() for file in sorted((path / "txt_tokenized").iterdir()))
+    twice = [(a, b) for a, b in itertools.pairwise(lists) if a.stem == b.stem]
+    if twice:
+        raise UserError(f"{path / 'split'}: {twice[0][0].name} and {twice[0][1].name} are lists of one split.")
     return {names.stem: _listed_part(path, names, reading, stamps) for names in lists}
 
 
 def _listed_part(path: Path, names: Path, reading: Reading, stamps: tuple[Any, ...]) -> Part:
     name = f"{path}:{names.stem}"
     depends_on = (File(str(names)).stamp(), stamps, reading)
-    return Part(name, lambda: cleaned(cut(_listed(path, names), reading.cutting, name)), depends_on)
+    return Part(name, lambda: cleaned(cut(_listed(path, names), reading.cutting)), depends_on)
 
 
 def _listed(path: Path, names: Path) -> Iterator[Document]:

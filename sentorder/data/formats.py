@@ -98,7 +98,9 @@ def _looks_like_sind(head: Head, columns: Columns) -> bool:
     except (ValueError, RecursionError):
         return False
     annotations = value.get("annotations") if isinstance(value, dict) else None
-    return isinstance(annotations, list) and all(isinstance(annotation, list) for annotation in annotations)
+    if not isinstance(annotations, list) or "sentences" in value:
+        return False
+    return all(isinstance(annotation, list) for annotation in annotations)
 
 
 def _looks_like_json(head: Head, columns: Columns) -> bool:
@@ -116,7 +118,7 @@ def _looks_like_csv(head: Head, columns: Columns) -> bool:
 
 def _looks_like_pairs(head: Head, columns: Columns) -> bool:
     try:
-        _, row = next(cells(head.lines, head.file.name, "\t"))
+        _, row = next(cells(head.lines, head.file.name, "\t"), (0, []))
     except UserError:
         return False
     return is_pair(row)
@@ -125,6 +127,11 @@ def _looks_like_pairs(head: Head, columns: Columns) -> bool:
 def _looks_like_tsv(head: Head, columns: Columns) -> bool:
     """Not if only a few lines have a tab: those of a text may be indented."""
     return 2 * sum("\t" in line.strip() for line in head.lines) >= len(head.lines)
+
+
+def _half_have(separator: str) -> Callable[[Head, Columns], bool]:
+    """A text may mention it."""
+    return lambda head, columns: 2 * sum(separator in line for line in head.lines) >= len(head.lines)
 
 
 def _ends_with(*endings: str) -> Callable[[Head, Columns], bool]:
@@ -160,13 +167,13 @@ FORMATS: dict[str, Format | FolderFormat] = {
     "eos": Format(
         "lines with <eos> between sentences",
         lambda file, columns: read_separated(file, "<eos>"),
-        lambda head, columns: any("<eos>" in line for line in head.lines),
+        _half_have("<eos>"),
         separator=" <eos> ",
     ),
     "at-eos": Format(
         "lines with @eos@ between sentences",
         lambda file, columns: read_separated(file, "@eos@"),
-        lambda head, columns: any("@eos@" in line for line in head.lines),
+        _half_have("@eos@"),
         separator=" @eos@ ",
     ),
     "tsv": Format(
@@ -254,7 +261,7 @@ def read_file(file: File, format: str | None = None, reading: Reading | None = N
         raise UserError(f"--format {name}: is {layout.description}, but {file.name} is a file.")
     _check_columns(name, reading.columns, file.name)
     empty = True
-    for item in cleaned(cut(layout.read(file, reading.columns), reading.cutting, file.name)):
+    for item in cleaned(cut(layout.read(file, reading.columns), reading.cutting)):
         empty = False
         yield item
     if empty:

@@ -26,7 +26,7 @@ OTHER_NAMES = {
     "2015_papers": "test",
 }
 """What data sets call our splits."""
-_SHARD = re.compile(r"-\d+-of-\d+$")
+_SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]{8,})?$")
 
 
 def is_glob(source: str) -> bool:
@@ -62,11 +62,16 @@ def _parts_of_files(folder: Path, format: str | None, reading: Reading) -> dict[
     by_split: dict[str, list[Path]] = {}
     for path in files:
         name = path.name.partition(".")[0]
-        split = _SHARD.sub("", name)
+        split = _SHARD.sub("", name).lower()
         if split in SPLITS or split in OTHER_NAMES:
             by_split.setdefault(split, []).append(path)
     if not by_split:
-        return {WHOLE: _files_part(str(folder), files, format, reading)}
+        telling = [path.name for path in files if {*SPLITS, *OTHER_NAMES} & set(re.split(r"\W|_", path.name.lower()))]
+        note = (
+            f"{folder}: is read as one source, though {', '.join(telling)} speak of splits; choose with train=FILE,..."
+        )
+        part = _files_part(str(folder), files, format, reading)
+        return {WHOLE: part._replace(notes=(note,) if telling else ())}
     for split, paths in by_split.items():
         if len(paths) > 1 and not all(_SHARD.search(path.name.partition(".")[0]) for path in paths):
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -18,41 +19,46 @@ ORDINALS_WITH_A_POINT = frozenset([
 ])
 # fmt: on
 """Languages that write "the 3rd of April" as "3. April"."""
-SENTENCE_ENDS = frozenset(".!?…:;。｡！？：；।॥؟؛۔։።፧᙮។៕།")
+SENTENCE_ENDS = frozenset(".!?…‥:;—–。．｡！？：；‼⁇⁈⁉।॥؟؛۔։׃።፧᙮᠃။៕")
+HEADING = 60
+"""The most letters of a line that may be a heading."""
+_ENDS = "".join(sorted(SENTENCE_ENDS - set(":;—–：；؛")))
+_END_INSIDE = re.compile(rf"[{re.escape(_ENDS)}][^\w\s]*\s+\w|[。！？]\w")
+_NOTE = re.compile(r"\[\w{1,4}\]$")
 _DAY = re.compile(r"(?:^|[\s(])(?:[1-9]|[12]\d|3[01])\.$")
+_NUMERAL = re.compile(r"\(?\d{1,3}[.)]")
+_FRONT_MATTER = re.compile(r"\A(---|\+\+\+)\n\s*[\w\"'-]+\s*[:=].*?\n(?:\1|\.\.\.)\s*\n", re.DOTALL)
 
 
 def sections_of_text(text: str) -> Iterator[list[str]]:
     """The paragraphs of each section: what stands between two headings.
 
-    Blank lines part paragraphs, and the lines of one (a text may be wrapped) are joined; in a text without any blank
-    line each line is a paragraph. A heading is a paragraph of one line that does not end like a sentence.
+    Blank lines part paragraphs, and the lines of one (a text may be wrapped) are joined. In a text without any blank
+    line each line is a paragraph if most of them end like sentences; otherwise it is wrapped, and one paragraph. A
+    heading is a paragraph of one short line that neither ends like a sentence nor has one end inside.
 
     Args:
         text: plain text; the kind of line ends does not matter.
     """
-    lines = [line.strip() for line in text.splitlines()]
-    while lines and not lines[-1]:
-        lines.pop()
-    blocks: list[list[str]] = [[]]
-    if all(lines):
+    lines = [line.strip() for line in text.strip().splitlines()]
+    if all(lines) and 2 * sum(map(ends_like_a_sentence, lines)) >= len(lines):
         blocks = [[line] for line in lines]
     else:
-        for line in lines:
-            if line:
-                blocks[-1].append(line)
-            elif blocks[-1]:
-                blocks.append([])
+        blocks = [list(block) for filled, block in itertools.groupby(lines, key=bool) if filled]
     section: list[str] = []
     for block in blocks:
-        if len(block) == 1 and not ends_like_a_sentence(block[0]):
+        if len(block) == 1 and _is_heading(block[0]):
             if section:
                 yield section
             section = []
-        elif block:
+        else:
             section.append(_joined(block))
     if section:
         yield section
+
+
+def _is_heading(line: str) -> bool:
+    return len(line) <= HEADING and not ends_like_a_sentence(line) and _END_INSIDE.search(line) is None
 
 
 def sections_of_markdown(text: str) -> Iterator[list[str]]:
@@ -65,8 +71,7 @@ def sections_of_markdown(text: str) -> Iterator[list[str]]:
         from markdown_it import MarkdownIt
     except ImportError:
         raise _missing("Markdown") from None
-    if text.startswith("---\n"):  # what site generators put before a page
-        text = re.sub(r"\A---\n.*?\n(?:---|\.\.\.)\n", "", text, count=1, flags=re.DOTALL)
+    text = _FRONT_MATTER.sub("", "\n".join(text.lstrip("\ufeff").splitlines()) + "\n")  # of site generators
     section: list[str] = []
     inside = [""]  # the blocks that are open
     for token in MarkdownIt("commonmark").enable("table").parse(text):
@@ -101,11 +106,11 @@ def _without_spaces(letter: str) -> bool:
 
 
 def ends_like_a_sentence(line: str) -> bool:
-    """Whether the last letter but for closing quotes and brackets is one that ends sentences, in any script."""
+    """Whether the last letter is one that ends sentences, in any script; closing quotes, notes and the like aside."""
     end = line.rstrip()
-    while (end and unicodedata.category(end[-1]) in ("Pe", "Pf", "Pi", "Ps")) or end[-1:] in ('"', "'"):
-        end = end[:-1]
-    return end[-1:] in tuple(".!?…:;。｡！？：；।॥؟؛۔։።፧᙮။។៕།") and end != ""
+    while end and (end[-1] in "\"'*_†‡" or unicodedata.category(end[-1]) in ("Pe", "Pf", "Pi", "Cf", "No")):
+        end = _NOTE.sub("", end) if _NOTE.search(end) else end[:-1]
+    return end[-1:] != "" and end[-1] in SENTENCE_ENDS
 
 
 def split_sentences(paragraph: str, language: str) -> list[str]:
@@ -128,7 +133,9 @@ def split_sentences(paragraph: str, language: str) -> list[str]:
         piece = piece.strip()
         if not piece:
             continue
-        if sentences and language in ORDINALS_WITH_A_POINT and _DAY.search(sentences[-1]) and piece[0].isalpha():
+        last = sentences[-1] if sentences else ""
+        ordinal = language in ORDINALS_WITH_A_POINT and _DAY.search(last) and piece[0].isalpha()
+        if ordinal or _NUMERAL.fullmatch(last):  # the number of an item is no sentence
             sentences[-1] = f"{sentences[-1]} {piece}"
         else:
             sentences.append(piece)
@@ -140,19 +147,21 @@ def _missing(what: str) -> UserError:
 
 
 def windows(units: Sequence[str], size: int, stride: int) -> Iterator[tuple[int, Sequence[str]]]:
-    """Pieces of so many units; the last may be shorter, but has two or more and ends where the text ends.
+    """Pieces of so many units; the last may be shorter, and ends where the text ends.
 
     Args:
         units: of a section, in order.
         size: 2 or more.
         stride: from the beginning of one piece to that of the next; below ``size`` they overlap.
 
+    A unit that would be left alone takes the one before it along. Fewer than two units make no piece.
+
     Yields:
         The number of the first unit, and the units.
     """
     for start in range(0, len(units), stride):
-        piece = units[start : start + size]
-        if len(piece) > 1:
-            yield start, piece
+        first = min(start, max(0, len(units) - 2))
+        if len(units) > 1:
+            yield first, units[first : start + size]
         if start + size >= len(units):
             return

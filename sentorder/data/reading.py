@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from ..errors import UserError
@@ -51,5 +52,19 @@ class SourceOptions:
             raise UserError(f"--window {self.window}: a document needs two sentences at least.")
         if self.stride is not None and self.stride < 1:
             raise UserError(f"--stride {self.stride}: must be 1 at least.")
+        if self.stride is not None and self.window is None:
+            raise UserError(f"--stride {self.stride}: goes with --window; give that too.")
+        if self.stride is not None and self.window is not None and self.stride > self.window:
+            raise UserError(f"--stride {self.stride}: beyond --window {self.window} sentences between would be lost.")
         columns = Columns() if self.columns is None else parse_columns(self.columns)
-        return Reading(columns, Cutting(self.language, self.unit, self.window, self.stride))
+        return Reading(columns, Cutting(_language(self.language), self.unit, self.window, self.stride))
+
+
+def _language(name: str | None) -> str | None:
+    """``de-DE`` is read as ``de``."""
+    if name is None:
+        return None
+    code = re.split("[-_]", name.strip().lower())[0]
+    if not re.fullmatch("[a-z]{2,3}", code):
+        raise UserError(f"--language {name}: give a code of two or three letters, such as de.")
+    return code

@@ -13,8 +13,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
+import tokenize
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -108,9 +110,10 @@ def row_reader(names: Iterable[str], columns: Columns, where: str) -> RowReader:
     read = _sentences_reader(known, columns)
     text = _text_column(known, columns)
     if read is None and text is None:
+        running = "" if columns.as_they_stand else ', or running text as "text"'
         raise UserError(
             f'{where}: expected "sentences" (or "shuffled_sentences" and "gold_order", "shuf_sents" and "orig_sents", '
-            f'"text" and "so_targets", "sentence1" and "sentence2" and so on, or "text"; others with --columns), found '
+            f'"text" and "so_targets", "sentence1" and "sentence2" and so on{running}; others with --columns), found '
             f"{present}."
         )
     chosen = columns.sentences or columns.shuffled_sentences or columns.text or columns.as_they_stand
@@ -124,14 +127,14 @@ def row_reader(names: Iterable[str], columns: Columns, where: str) -> RowReader:
     genre_column, group_column = columns.genre or "genre", columns.group or "group"
 
     def document(row: Row, where: str, default_id: str) -> Document | Article:
-        name = next((row[column] for column in ids if row.get(column) not in (None, "")), default_id)
+        name = next((word for column in ids if (word := _word(row.get(column)))), default_id)
         genre, group = _word(row.get(genre_column)), _word(row.get(group_column))
         if read is None:
             words = row.get(str(text))
             if not isinstance(words, str):
                 raise UserError(f'{where}: "{text}" must be a string.')
-            return Article(str(name), words, genre, where, group)
-        return Document(str(name), read(row, where), genre, where, group)
+            return Article(name, words, genre, where, group)
+        return Document(name, read(row, where), genre, where, group)
 
     return document
 
@@ -244,16 +247,26 @@ def _strings(value: Any, column: str, where: str) -> list[str]:
 
 
 def _word(value: Any) -> str | None:
-    return None if value in (None, "") else str(value)
+    """None for what tables have where there is nothing, NaN among it."""
+    return None if value is None or value != value else str(value).strip() or None
 
 
 def _list(value: Any) -> Any:
     """A cell of a CSV file holds a list as JSON, or as pandas writes it, which is Python."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (json.loads, _python_list):
         try:
             return parse(value.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
             continue
     return value
+
+
+def _python_list(text: str) -> Any:
+    """NumPy's way, without commas, is refused: Python takes strings that stand side by side for one."""
+    found = ast.literal_eval(text)
+    strings = sum(token.type == tokenize.STRING for token in tokenize.generate_tokens(io.StringIO(text).readline))
+    if isinstance(found, list) and strings > len(found):
+        raise ValueError("no commas")
+    return found

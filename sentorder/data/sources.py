@@ -28,7 +28,7 @@ from .splitting import SPLITS, split_table
 BUNDLED = {"stories": "stories"}
 """Names that ``--dataset`` takes for what is bundled with the package -> folder beside this file."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-READING = 1
+READING = 2
 """Raised whenever a file may give other documents than before, so that none is taken from the cache as it was."""
 SPLITTER = "sentencex"
 """The package that finds sentences, of which another version may find others."""
@@ -124,7 +124,7 @@ def _asked(options: SourceOptions) -> _Asked:
 
 def _parts_of(dataset: str, asked: _Asked) -> dict[str, Part]:
     """The splits behind a value of ``--dataset``; nothing but a data set on the Hub is read yet."""
-    if "=" not in dataset or Path(dataset).exists():
+    if "=" not in dataset or _is_there(dataset):
         _check_meaning([dataset], asked)
         return _parts_of_source(dataset, asked)
     sources: dict[str, str] = {}
@@ -149,7 +149,7 @@ def _parts_of(dataset: str, asked: _Asked) -> dict[str, Part]:
 
 
 def _without_split(source: str) -> tuple[str, str | None]:
-    if Path(source).exists() or ":" not in source:
+    if ":" not in source or _is_there(source):
         return source, None
     name, _, split = source.rpartition(":")
     return (name, split) if name in BUNDLED or Path(name).is_dir() or HUB_NAME.fullmatch(name) else (source, None)
@@ -164,7 +164,9 @@ def _choose(parts: dict[str, Part], split: str, source: str) -> Part:
 def _parts_of_source(source: str, asked: _Asked, *, split: str | None = None) -> dict[str, Part]:
     path = Path(source)
     if source in BUNDLED:
-        found = parts_of_path(str(resources.files(__package__) / BUNDLED[source]), "jsonl", Reading())
+        found = parts_of_path(
+            str(resources.files(__package__) / BUNDLED[source]), "jsonl", Reading(cutting=asked.reading.cutting)
+        )
         return _by_our_names({name: part._replace(notes=()) for name, part in found.items()}, source, split)
     if path.is_dir():
         return _by_our_names(parts_of_path(source, asked.options.format, asked.reading), source, split)
@@ -199,14 +201,36 @@ def _by_our_names(parts: dict[str, Part], source: str, split: str | None) -> dic
         return parts
     if list(parts) == ["train"]:
         return {WHOLE: parts["train"]._replace(name=source)}
-    named = {OTHER_NAMES[name]: name for name in parts if name in OTHER_NAMES} | {name: name for name in parts}
-    found = {ours: parts[named[ours]] for ours in SPLITS if ours in named}
+    named: dict[str, str] = {}
+    left_out: list[str] = []
+    for name in sorted(parts, key=lambda name: name not in SPLITS):  # a name of ours before another one for it
+        ours = OTHER_NAMES.get(name, name)
+        if ours in named and named[ours] != ours:
+            raise UserError(
+                f"--dataset {source}: {named[ours]} and {name} would both be {ours}; choose with "
+                f"{ours}={source}:{name}."
+            )
+        if ours in named:
+            left_out.append(f"{source}: {ours} is taken, {name} is left out.")
+        named.setdefault(ours, name)
+    found = {
+        ours: parts[named[ours]]._replace(notes=(*parts[named[ours]].notes, *left_out))
+        for ours in SPLITS
+        if ours in named
+    }
     if not found:
         raise UserError(
             f"--dataset {source}: its splits are {', '.join(parts)}; say which is which with "
             f"train={source}:{next(iter(parts))},..."
         )
     return found
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # too long for a name
+        return False
 
 
 def _is_hub_name(source: str) -> bool:
@@ -222,9 +246,9 @@ def _check_meaning(sources: Sequence[str], asked: _Asked) -> None:
             raise UserError(f"{flag} {value}: only a data set on the Hub has one, and {named} is none.")
     if options.format is not None and all(source in BUNDLED or _is_hub_name(source) for source in sources):
         raise UserError(f"--format {options.format}: only files and folders have one, and {named} is none.")
-    if asked.reading != Reading() and all(source in BUNDLED for source in sources):
-        flags = [name for name in ("columns", "language", "unit", "window", "stride") if getattr(options, name)]
-        raise UserError(f"--{flags[0]}: has no meaning for {named}, which is bundled.")
+    for name in ("columns", "language", "unit"):
+        if getattr(options, name) is not None and all(source in BUNDLED for source in sources):
+            raise UserError(f"--{name}: has no meaning for {named}, which is bundled.")
 
 
 def _load_from_hub(name: str, config: str | None, revision: str | None) -> DatasetDict:

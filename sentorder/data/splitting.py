@@ -13,6 +13,10 @@ HELD_OUT_SHARE = 0.1
 """The share of a source without splits that becomes validation, and again the share that becomes test."""
 
 
+class TooFewToSplitError(UserError):
+    """A source has fewer different documents, or groups of them, than there are splits."""
+
+
 def split_table(table: Dataset, name: str = "The source") -> dict[str, Dataset]:
     """Split one source into train, validation and test: 80, 10 and 10 % by a hash.
 
@@ -24,13 +28,13 @@ def split_table(table: Dataset, name: str = "The source") -> dict[str, Dataset]:
         name: what an error calls the source.
 
     Raises:
-        UserError: if there are fewer than three different documents or groups.
+        TooFewToSplitError: if there are fewer than three different documents or groups.
     """
     keys = numbers(table, "key")
     distinct = np.unique(keys)
     if len(distinct) < len(SPLITS):
         what = "documents" if all(group is None for group in table["group"]) else "groups of documents"
-        raise UserError(
+        raise TooFewToSplitError(
             f"{name}: {len(distinct)} different {what} cannot be split into train, validation and test; give "
             "--dataset train=FILE,validation=FILE,test=FILE."
         )

@@ -80,7 +80,7 @@ def read_parquet(file: File, columns: Columns) -> Iterator[Found]:
             table = pyarrow.parquet.ParquetFile(data)
             batches = (batch.to_pylist() for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE))
             yield from _documents(batches, table.schema_arrow.names, file, columns)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise UserError(f"{file.name}: cannot be read as Parquet ({first_line(error)}).") from None
 
 

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ class File:
     @property
     def stem(self) -> str:
         """What the ids of its documents begin with, where they have none."""
-        return self.label or Path(self.name.removesuffix(".gz")).stem
+        return self.label or Path(re.sub(r"\.gz$", "", self.name, flags=re.IGNORECASE)).stem
 
     def stamp(self) -> tuple[Any, ...] | None:
         """What changes when its documents may have changed; None if it is no file that stays."""
