@@ -157,11 +157,7 @@ def test_evaluation_counts_every_document_once_for_any_number_of_processes(
         assert result.returncode == 0, result.stderr
         assert result.stdout.count(f"over {count} documents") == 1
         scores = json.loads((tmp_path / name / "results.json").read_text())
-        assert (
-            scores.pop("documents_per_second") > 0
-            and scores.pop("passes") == 1
-            and len(scores.pop("notes")) == (count > 1)
-        )
+        assert scores.pop("documents_per_second") > 0 and scores.pop("passes") == 1 and scores.pop("notes") == []
         results.append((scores, (tmp_path / name / "predictions.jsonl").read_text()))
     (one, one_predictions), (two, two_predictions) = results
     assert one_predictions == two_predictions and len(one_predictions.splitlines()) == count
@@ -328,11 +324,13 @@ def test_predict_gives_several_orders(run: Run, model_path: str) -> None:
     assert len({tuple(row["order"]) for row in three}) == 3
 
 
-def test_several_passes_and_other_decoders(run: Run, model_path: str, small_data: str, tmp_path: Path) -> None:
+def test_several_passes_and_other_decoders(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     """The flags do what the methods of a model do; each pass is counted."""
     data = small_data.split("test=")[1]
     texts = [json.loads(line)["sentences"] for line in Path(data).read_text().splitlines()]
-    model = SentenceOrderer.from_pretrained(model_path)
+    model_path = str(tmp_path / "joint")
+    model = SentenceOrderer.from_encoder(tiny_encoder, backbone="joint", dropout=0.0).eval()
+    model.save_pretrained(model_path)
     model.set_decoding(num_permutations=3, num_refeeds=1, decoder="borda")
     expected = [found.order for found in model.order(texts)]
     flags = ("--num_permutations", "3", "--num_refeeds", "1", "--decoder", "borda")
@@ -360,7 +358,16 @@ def test_the_floors_can_be_scored_without_training(run: Run, tiny_encoder: str, 
 
 
 def test_fixed_shapes_give_the_same_numbers(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
-    sizes = ["--max_length", "256", "--per_device_train_batch_size", "8", "--per_device_eval_batch_size", "4"]
+    sizes = [
+        "--backbone",
+        "joint",
+        "--max_length",
+        "256",
+        "--per_device_train_batch_size",
+        "8",
+        "--per_device_eval_batch_size",
+        "4",
+    ]
     for name, more in (("plain", []), ("fixed", ["--pad_to_max_length"])):
         result = run("python", *train_command(tiny_encoder, small_data, tmp_path / name, *sizes, *more)[4:])
         assert result.returncode == 0, result.stderr
