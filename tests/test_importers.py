@@ -327,6 +327,9 @@ def test_lists_of_files(tmp_path: Path) -> None:
     (tmp_path / "aan" / "split" / "test").write_text("P03-1.txt\nP05-1.txt\n")
     with pytest.raises(UserError, match=r"split/test, line 2: there is no .*/P05-1.txt, and no .*/aP05-1.txt.txt"):
         load_splits(str(tmp_path / "aan"))
+    (tmp_path / "aan" / "split" / "test").write_text("P03-1.txt\n../split/test\n")
+    with pytest.raises(UserError, match=r"split/test, line 2: ../split/test is not in .*txt_tokenized"):
+        load_splits(str(tmp_path / "aan"))
     with pytest.raises(UserError, match="--columns: .*aan is of the format lists .*, without columns"):
         load_splits(str(tmp_path / "aan"), SourceOptions(columns="sentences=s"))
     with pytest.raises(UserError, match=r"has no folders split/ \(lists of files\) and txt_tokenized/"):

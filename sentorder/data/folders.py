@@ -79,6 +79,8 @@ def _listed(path: Path, names: Path) -> Iterator[Document]:
     for number, name in File(str(names)).lines():
         name = name.strip()
         # NIPS lists numbers; its files are called aNUMBER.txt.
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"{names}, line {number}: {name} is not in {texts}.")
         candidates = [texts / name, texts / f"a{name}.txt", texts / f"{name}.txt", texts / f"a{name}"]
         found = next((file for file in candidates if file.is_file()), None)
         if found is None:

@@ -235,7 +235,7 @@ def _is_there(path: str) -> bool:
 
 def _is_hub_name(source: str) -> bool:
     path = Path(source)
-    return HUB_NAME.fullmatch(source) is not None and not path.exists() and not path.parent.exists()
+    return HUB_NAME.fullmatch(source) is not None and not _is_there(source) and not path.parent.exists()
 
 
 def _check_meaning(sources: Sequence[str], asked: _Asked) -> None:
