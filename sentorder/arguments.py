@@ -91,14 +91,14 @@ class SourceArguments:
     def source_options(self) -> SourceOptions:
         """What the library takes."""
         return SourceOptions(
-            self.dataset_config_name,
-            self.dataset_revision,
-            self.format,
-            self.columns,
-            self.language,
-            self.unit,
-            self.window,
-            self.stride,
+            config=self.dataset_config_name,
+            revision=self.dataset_revision,
+            format=self.format,
+            columns=self.columns,
+            language=self.language,
+            unit=self.unit,
+            window=self.window,
+            stride=self.stride,
         )
 
 

@@ -11,6 +11,7 @@ from .plain_text import Unit, sections_of_markdown, sections_of_text, split_sent
 WINDOW = 6
 """Sentences of a piece of running text, unless asked otherwise."""
 LANGUAGE = "en"
+"""Of running text, unless asked otherwise."""
 
 
 @dataclass(frozen=True)

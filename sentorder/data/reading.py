@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from ..errors import UserError
 from .cutting import Cutting
-from .plain_text import Unit
 from .rows import Columns, parse_columns
 
 
@@ -22,8 +21,8 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class SourceOptions:
-    """What the flags beside ``--dataset`` say; None is what is usual."""
+class SourceOptions(Cutting):
+    """What the flags beside ``--dataset`` say, those of :class:`Cutting` among them; None is what is usual."""
 
     config: str | None = None
     """Which configuration of a data set on the Hub."""
@@ -33,14 +32,6 @@ class SourceOptions:
     """The layout of files or folders, a key of :data:`~sentorder.data.formats.FORMATS`; None to find out."""
     columns: str | None = None
     """Which columns hold what, as in ``sentences=steps,id=doc``."""
-    language: str | None = None
-    """Of running text, a code such as ``de``."""
-    unit: Unit | None = None
-    """What of running text is put into order."""
-    window: int | None = None
-    """The most sentences (or other units) of a document."""
-    stride: int | None = None
-    """Units from the beginning of one piece to that of the next."""
 
     def reading(self) -> Reading:
         """The same, understood.
@@ -50,12 +41,13 @@ class SourceOptions:
         """
         if self.window is not None and self.window < 2:
             raise UserError(f"--window {self.window}: a document needs two sentences at least.")
-        if self.stride is not None and self.stride < 1:
-            raise UserError(f"--stride {self.stride}: must be 1 at least.")
-        if self.stride is not None and self.window is None:
-            raise UserError(f"--stride {self.stride}: goes with --window; give that too.")
-        if self.stride is not None and self.window is not None and self.stride > self.window:
-            raise UserError(f"--stride {self.stride}: beyond --window {self.window} sentences between would be lost.")
+        if self.stride is not None:
+            if self.stride < 1:
+                raise UserError(f"--stride {self.stride}: must be 1 at least.")
+            if self.window is None:
+                raise UserError(f"--stride {self.stride}: goes with --window; give that too.")
+            if self.stride > self.window:
+                raise UserError(f"--stride {self.stride}: beyond --window {self.window} sentences would be lost.")
         columns = Columns() if self.columns is None else parse_columns(self.columns)
         return Reading(columns, Cutting(_language(self.language), self.unit, self.window, self.stride))
 
