@@ -1,4 +1,4 @@
-"""Good orders of many sentences: beam search over prefixes, then the best insertion until none helps.
+"""Good orders of many sentences: beam search over prefixes, then insertions until none helps.
 
 For documents that are too long for the exact search of :mod:`sentorder.order_search`, with the same three terms. Beam
 search (Lowerre, "The Harpy speech recognition system", 1976) grows orders from their beginning; the insertion
@@ -123,7 +123,7 @@ def _search(terms: _Terms, k: int) -> tuple[np.ndarray, np.ndarray]:
     if k == 1:
         return order[:, None], (best + terms.constant)[:, None]
     n = terms.n
-    changes = _insertion_changes(terms, order, row)
+    changes = np.stack([_insertion_changes(terms, order, row, np.full_like(row, place)) for place in range(n)], axis=1)
     np.minimum(changes, 0.0, out=changes)  # what is above is round-off
     places = np.arange(n)
     changes[:, places, places] = -np.inf  # the order itself
@@ -211,14 +211,20 @@ def _first_highest(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _improved(terms: _Terms, order: np.ndarray) -> np.ndarray:
-    """The orders (B, n) after the best insertion, again and again until none helps."""
-    order, active = order.copy(), np.arange(len(order))
+    """The orders (B, n) after each sentence in turn was put where it helps most, until no move of any one helps."""
+    # The turns go by the places of the start, so that how the slots are numbered plays no part.
+    order, turns, active = order.copy(), order, np.arange(len(order))
     while len(active):
-        changes = _insertion_changes(terms, order[active], active).reshape(len(active), -1)
-        best = changes.argmax(axis=1)
-        helps = changes[np.arange(len(active)), best] > terms.tolerance[active]
-        active, best = active[helps], best[helps]
-        order[active] = _moved(order[active], *np.divmod(best, terms.n))
+        changed = np.zeros(len(active), dtype=bool)
+        for turn in range(terms.n):
+            present = order[active]
+            source = (present == turns[active, turn, None]).argmax(axis=1)
+            changes = _insertion_changes(terms, present, active, source)
+            target = changes.argmax(axis=1)
+            helps = changes[np.arange(len(active)), target] > terms.tolerance[active]
+            order[active[helps]] = _moved(present[helps], source[helps], target[helps])
+            changed |= helps
+        active = active[changed]
     return order
 
 
@@ -232,49 +238,48 @@ def _moved(order: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndar
     return moved
 
 
-def _insertion_changes(terms: _Terms, order: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(B, n, n) the change of the sum when the sentence at place s moves to place t.
+def _insertion_changes(terms: _Terms, order: np.ndarray, rows: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """(B, n) the change of the sum when the sentence at place ``source`` (B,) moves to each place.
 
     Args:
         order: (B, n) the present orders.
         rows: (B,) whose documents' they are.
+        source: (B,) places.
     """
     documents, n = order.shape
-    changes = np.zeros((documents, n, n))
-    row = rows[:, None, None]
-    here, there = order[:, :, None], order[:, None, :]
-    places = np.arange(n)
-    forward = places[None, :] > places[:, None]  # t > s
+    changes = np.zeros((documents, n))
+    document, row, places = np.arange(documents), rows[:, None], np.arange(n)
+    moving = order[document, source][:, None]
+    forward = places > source[:, None]
     if terms.pairs is not None:
-        pairs = terms.pairs[row, here, there]
-        # Moving s behind the sentences s+1..t turns its pairs with them around, and moving it before t..s-1 those. What
-        # s earns with places below p is past[s, p]; with itself it earns 0.
-        past = np.zeros((documents, n, n + 1))
-        np.cumsum(pairs, axis=2, out=past[:, :, 1:])
-        own = past[:, places, places, None]
-        changes += 2 * np.where(forward, own - past[:, :, 1:], own - past[:, :, :-1])
+        # Moving forward to t turns the pairs with all up to t around, moving back to t those from t on. What the
+        # sentence earns with places below p is past[p]; with itself it earns 0.
+        past = np.zeros((documents, n + 1))
+        np.cumsum(terms.pairs[row, moving, order], axis=1, out=past[:, 1:])
+        changes += 2 * (past[document, source, None] - np.where(forward, past[:, 1:], past[:, :-1]))
     if terms.positions is not None:
-        at = terms.positions[row, here, places]  # (B, place, other place)
-        stay = at[:, places, places]
-        # The sentences in between move by one place, towards where s was.
+        stay = terms.positions[row, order, places]
+        # The sentences in between move by one place, towards where this one was.
         down, up = np.zeros((documents, n + 1)), np.zeros((documents, n + 1))
-        np.cumsum(at[:, places[1:], places[:-1]] - stay[:, 1:], axis=1, out=down[:, 2:])
-        np.cumsum(at[:, places[:-1], places[1:]] - stay[:, :-1], axis=1, out=up[:, 1:-1])
-        changes += at - stay[:, :, None]
+        np.cumsum(terms.positions[row, order[:, 1:], places[:-1]] - stay[:, 1:], axis=1, out=down[:, 2:])
+        np.cumsum(terms.positions[row, order[:, :-1], places[1:]] - stay[:, :-1], axis=1, out=up[:, 1:-1])
+        changes += terms.positions[row, moving, places] - stay[document, source, None]
         changes += np.where(
             forward,
-            down[:, None, 1:] - down[:, 1:, None],  # s+1..t
-            up[:, :-1, None] - up[:, None, :-1],  # t..s-1
+            down[:, 1:] - down[document, source + 1, None],  # the places behind it, up to the new one
+            up[document, source, None] - up[:, :-1],  # the places before it, from the new one on
         )
     if terms.adjacency is not None:
-        # With an empty place before the first and behind the last: place p is p + 1, and nothing is earned there.
-        next_to = np.zeros((documents, n + 2, n + 2))
-        next_to[:, 1:-1, 1:-1] = terms.adjacency[row, here, there]
-        ends = np.arange(n + 1)
-        edge = next_to[:, ends, ends + 1]  # edge[g]: between the places g - 1 and g
-        closed = next_to[:, places, places + 2] - edge[:, :-1] - edge[:, 1:]  # s is taken out
-        # opened[s, g]: s is put between the places g - 1 and g
-        opened = next_to[:, :-1, 1:-1].transpose(0, 2, 1) + next_to[:, 1:-1, 1:] - edge[:, None, :]
-        changes += closed[:, :, None] + np.where(forward, opened[:, :, 1:], opened[:, :, :-1])
-    changes[:, places, places] = 0.0
+        # Gap g is before place g, and gap n behind the last; nothing is earned at the two ends.
+        edge, behind, before = np.zeros((3, documents, n + 1))
+        edge[:, 1:-1] = terms.adjacency[row, order[:, :-1], order[:, 1:]]
+        behind[:, 1:] = terms.adjacency[row, order, moving]
+        before[:, :-1] = terms.adjacency[row, moving, order]
+        inside = (source > 0) & (source < n - 1)
+        left, right = order[document, source - 1], order[document, np.minimum(source + 1, n - 1)]
+        closed = np.where(inside, terms.adjacency[rows, left, right], 0.0)  # once the sentence is taken out
+        closed -= edge[document, source] + edge[document, source + 1]
+        opened = behind + before - edge
+        changes += closed[:, None] + np.where(forward, opened[:, 1:], opened[:, :-1])
+    changes[document, source] = 0.0
     return changes
