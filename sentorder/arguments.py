@@ -288,6 +288,11 @@ class DecodingArguments:
     num_refeeds: Annotated[int, Between(0, 16)] = option(
         0, "Give the best order so far as the input so often once more, each of which costs a pass."
     )
+    piece_length: Annotated[Optional[int], Between(2)] = option(
+        None,
+        "Put longer documents into order piece by piece, so many sentences in each, and merge what the pieces say "
+        "about every two sentences; without it all sentences at once.",
+    )
 
 
 @dataclass

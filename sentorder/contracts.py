@@ -26,7 +26,11 @@ class Batch(TypedDict, total=False):
     slot_mask: torch.Tensor
     """(B, N) bool: True where the document has a sentence."""
     positions: torch.Tensor
-    """(B, N) int64: the gold position of the sentence in each slot, -100 where there is none. Absent at prediction."""
+    """(B, N) int64: the gold position of the sentence in each slot, -100 where there is none. Absent at prediction.
+    Slots with the same tokens share theirs out in ascending order: what is to be learned, and not what is right."""
+    sources: torch.Tensor
+    """(B, N) int64: which sentence of its document, as that was given, stands in each slot; -100 where there is none.
+    For whoever maps a decoded order back, and nobody else."""
     document_ids: torch.Tensor
     """(B,) int64: the row of the document in its data set."""
     weights: torch.Tensor

@@ -17,7 +17,7 @@ from torch import nn
 
 from .arguments import EvaluationArguments
 from .command_line import parse_arguments, run_command
-from .contracts import Batch, OrderingOutput
+from .contracts import Batch, Decoded, OrderingOutput
 from .data.collation import Shape, ordering_loader
 from .data.formats import FORMATS
 from .data.sampling import GlobalPlan
@@ -31,6 +31,7 @@ from .loop import evaluation_records
 from .methods import DECODERS, UNTRAINED
 from .metrics import averages, figures_of_documents, in_source_order, positions_of
 from .modeling import SentenceOrderer
+from .pieces import Pieces
 from .runtime import accelerator_for, main_process_first
 from .significance import main_intervals
 from .tracking import progress
@@ -84,7 +85,7 @@ def records_of(model: SentenceOrderer) -> Callable[[OrderingOutput, Batch], list
         loss = model.method.loss
         losses = [None] * len(decoded) if loss is None else loss(output, batch).tolist()
         scores = [[] for _ in decoded] if output.scores is None else output.scores.tolist()
-        sources, documents = batch["positions"].tolist(), batch["document_ids"].tolist()
+        sources, documents = batch["sources"].tolist(), batch["document_ids"].tolist()
         return [
             OrderingRecord(
                 documents[row],
@@ -144,7 +145,13 @@ def one_shape(tables: Iterable[Dataset], max_length: int) -> Shape:
 
 
 def evaluate(
-    accelerator: Accelerator, model: nn.Module, loader: Any, table: Dataset, *, description: str = "evaluating"
+    accelerator: Accelerator,
+    model: nn.Module,
+    loader: Any,
+    table: Dataset,
+    *,
+    pieces: Pieces | None = None,
+    description: str = "evaluating",
 ) -> Evaluation:
     """Order every document of a loader once and score the orders; every process gets the same result.
 
@@ -155,6 +162,7 @@ def evaluate(
         model: a :class:`SentenceOrderer`, prepared or not.
         loader: from :func:`evaluation_loader`.
         table: that the loader reads, to know which sentences are alike and that no document was lost.
+        pieces: if they are what that table holds: their documents are scored, as wholes (and have no loss).
         description: for the progress bar.
 
     Raises:
@@ -169,9 +177,14 @@ def evaluate(
     records.sort()
     if [record.document for record in records] != list(range(len(table))):
         raise RuntimeError(f"{len(table)} documents were to be evaluated, {len(records)} came back.")
+    cut = numbers(table, "cut") > 0
+    documents: Sequence[Sequence[str]] = table["sentences"]
+    if pieces is not None:
+        records = [_merged(pieces, document, records) for document in range(len(pieces.documents))]
+        cut, documents = np.unique(np.asarray(pieces.document_of)[cut]), pieces.documents
     records = [
         record._replace(order=in_source_order(record.order, sentences))
-        for record, sentences in zip(records, table["sentences"], strict=True)
+        for record, sentences in zip(records, documents, strict=True)
     ]
     scores = scores_of([record.order for record in records])
     losses = [record.loss for record in records if record.loss is not None]
@@ -180,8 +193,18 @@ def evaluate(
     of_sentences = [score for record in records for score in record.scores]
     if of_sentences:  # a model that has collapsed gives every sentence the mean position
         scores |= {"score_mean": float(np.mean(of_sentences)), "score_spread": float(np.std(of_sentences))}
-    scores["cut_documents"] = int((numbers(table, "cut") > 0).sum())
+    scores["cut_documents"] = int(cut.sum()) if pieces is None else len(cut)
     return Evaluation(scores, records, seconds)
+
+
+def _merged(pieces: Pieces, document: int, records: Sequence[OrderingRecord]) -> OrderingRecord:
+    """The record of a document from those of all pieces."""
+    rows = pieces.rows[document]
+    best = Decoded(records[rows.start].order, 0.0, records[rows.start].confidence)
+    if len(rows) > 1:
+        found = [Decoded(records[row].order, 0.0, records[row].confidence) for row in rows]
+        best, *_ = pieces.merged(document, found)
+    return OrderingRecord(document, best.order, best.confidence, None, [])
 
 
 def scores_of(orders: Sequence[Sequence[int]]) -> dict[str, float]:
@@ -239,28 +262,37 @@ def main() -> None:
             decoder=arguments.decoder,
             num_permutations=arguments.num_permutations,
             num_refeeds=arguments.num_refeeds,
+            piece_length=arguments.piece_length,
         )
         model.to(accelerator.device)
+        pieces = None
+        to_order = documents
+        if arguments.piece_length is not None:
+            pieces = Pieces(documents["sentences"], arguments.piece_length)
+            to_order = pieces.table(documents["origin"])
         table = main_process_first(
-            accelerator, lambda: model.tokenize(documents, num_workers=arguments.preprocessing_num_workers)
+            accelerator, lambda: model.tokenize(to_order, num_workers=arguments.preprocessing_num_workers)
         )
         if arguments.pad_to_max_length:
             check_fixed_shapes(model)
         shape = one_shape([table], model.config.max_length) if arguments.pad_to_max_length else None
         loader = evaluation_loader(accelerator, model, table, arguments.per_device_eval_batch_size, shape=shape)
-        result = evaluate(accelerator, accelerator.prepare_model(model, evaluation_mode=True), loader, table)
+        prepared = accelerator.prepare_model(model, evaluation_mode=True)
+        result = evaluate(accelerator, prepared, loader, table, pieces=pieces)
         passes = model.decoding.num_permutations + model.decoding.num_refeeds
-        cost = {"passes": passes, "documents_per_second": len(table) / result.seconds}
+        cost = {"passes": passes, "documents_per_second": len(documents) / result.seconds}
         if accelerator.is_main_process:
             print(describe_scores(result.scores))
             speed = f"{cost['documents_per_second']:.1f} documents/s"
             print(f"note: {passes} pass{'es' if passes > 1 else ''} of the encoder, {speed}", file=sys.stderr)
             said = [note for note in [*notes, describe_cuts(table)] if note]
+            if pieces is not None:
+                said.append(f"{len(documents)} documents in {len(pieces.members)} pieces.")
             for note in said:
                 print(f"note: {note}", file=sys.stderr)
             if folder is not None:
                 write_json(folder / "results.json", result.scores | cost | {"notes": said})
-                write_json_lines(folder / "predictions.jsonl", result.predictions(table))
+                write_json_lines(folder / "predictions.jsonl", result.predictions(documents))
 
 
 if __name__ == "__main__":

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 
 from .contracts import AutoregressiveHead, Batch, Decoded, Decoder, OrderingOutput, StepDecoder
-from .data.collation import EncodedDocument, shuffle_slots
+from .data.collation import EncodedDocument
 from .data.sampling import GlobalPlan
 from .data.tokenization import describe_cuts, encode_documents
 from .errors import UserError
 from .methods import DECODERS, Backbone, Method
 from .metrics import in_source_order, kendall_tau, positions_of
 from .passes import HeadOverPasses, run_passes
+from .pieces import Pieces
 
 logger = logging.getLogger("sentorder")
 
@@ -62,6 +63,7 @@ class Decoding(NamedTuple):
     decoder: str | None = None
     num_permutations: int = 1
     num_refeeds: int = 0
+    piece_length: int | None = None
 
 
 class OrderingMixin:
@@ -133,18 +135,13 @@ class OrderingMixin:
 
         ``names`` are what an error calls the documents.
         """
-        for item, ranking, _ in self._decoded(documents, k, batch_size, names, rate=False):
-            sentences = documents[item.planned.row]
-            sources = shuffle_slots(item.sentence_ids, SHUFFLE_SEED, item.planned.epoch)
-            distinct: dict[tuple[int, ...], Decoded] = {}  # orders that differ in copies alone are one
-            for found in ranking:
-                order = in_source_order([sources[slot] for slot in found.order], sentences)
-                distinct.setdefault(tuple(order), found)
+        for index, ranking, _ in self._ranked(documents, k, batch_size, names, rate=False):
+            sentences = documents[index]
             yield (
-                item.planned.row,
+                index,
                 [
-                    Ordered(list(order), [sentences[i] for i in order], found.confidence, found.score)
-                    for order, found in list(distinct.items())[:k]
+                    Ordered(found.order, [sentences[i] for i in found.order], found.confidence, found.score)
+                    for found in ranking
                 ],
             )
 
@@ -152,11 +149,9 @@ class OrderingMixin:
         self, documents: Sequence[Sequence[str]], *, batch_size: int = 32, names: Sequence[str] | None = None
     ) -> Iterator[tuple[int, Coherence]]:
         """Like :meth:`score`, but yields ``(index, coherence)`` as the batches are done, longest documents first."""
-        for item, (best, *_), log_likelihood in self._decoded(documents, 1, batch_size, names, rate=True):
-            sources = shuffle_slots(item.sentence_ids, SHUFFLE_SEED, item.planned.epoch)
-            order = in_source_order([sources[slot] for slot in best.order], documents[item.planned.row])
-            tau = kendall_tau(positions_of(order), range(len(order)))
-            yield item.planned.row, Coherence(tau, log_likelihood, order, best.confidence)
+        for index, (best, *_), log_likelihood in self._ranked(documents, 1, batch_size, names, rate=True):
+            tau = kendall_tau(positions_of(best.order), range(len(best.order)))
+            yield index, Coherence(tau, log_likelihood, best.order, best.confidence)
 
     def forward_passes(self, batch: Batch) -> OrderingOutput:
         """The output averaged over as many passes as :meth:`set_decoding` asks for, in the slots of the batch."""
@@ -198,13 +193,22 @@ class OrderingMixin:
             head = HeadOverPasses(head, passes)
         return cast(StepDecoder, decoder)(output, slot_mask, k=k, head=head)
 
-    def set_decoding(self, *, decoder: str | None = None, num_permutations: int = 1, num_refeeds: int = 0) -> None:
+    def set_decoding(
+        self,
+        *,
+        decoder: str | None = None,
+        num_permutations: int = 1,
+        num_refeeds: int = 0,
+        piece_length: int | None = None,
+    ) -> None:
         """Change how orders are found from here on; without arguments back to the usual way.
 
         Args:
             decoder: a row of ``DECODERS`` in ``methods.py``; None for the method's own.
             num_permutations: over how many orders of the input the model's output is averaged, a pass each.
             num_refeeds: how often the best order so far is given as the input once more, a pass each.
+            piece_length: the most sentences that are put into order at once; longer documents come piece by piece, and
+                the pieces' votes are merged, see :mod:`sentorder.pieces`. None for all at once.
 
         Raises:
             UserError: for an unknown decoder, a wrong number, or more passes with a backbone that cannot see the order
@@ -220,19 +224,46 @@ class OrderingMixin:
                     f"--{name} {value}: the backbone {self.config.backbone} does not see the order of its input, so "
                     "more passes change nothing; leave it out."
                 )
-        self.decoding = Decoding(decoder, num_permutations, num_refeeds)
+        if piece_length is not None and (not isinstance(piece_length, int) or piece_length < 2):
+            raise UserError(f"--piece_length {piece_length}: must be a whole number, at least 2.")
+        self.decoding = Decoding(decoder, num_permutations, num_refeeds, piece_length)
 
-    @torch.no_grad()
-    def _decoded(
+    def _ranked(
         self, documents: Sequence[Sequence[str]], k: int, batch_size: int, names: Sequence[str] | None, *, rate: bool
-    ) -> Iterator[tuple[EncodedDocument, list[Decoded], float | None]]:
-        """Each document with its k best orders and, if it is to be rated, the log likelihood of the given order."""
+    ) -> Iterator[tuple[int, list[Decoded], float | None]]:
+        """Each document's number, its k best orders as indices into its sentences, and, if it is to be rated, the log
+        likelihood of the given order (of one that comes in pieces there is none)."""
         for name, value in (("k", k), ("batch_size", batch_size)):
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} {value}: must be a whole number, at least 1.")
         _check_documents(documents, names)
         if not documents:
             return
+        length = self.decoding.piece_length
+        if length is None:
+            for index, ranking, log_likelihood in self._whole(documents, k, batch_size, names, rate=rate):
+                yield index, _distinct(ranking, documents[index], k), log_likelihood
+            return
+        pieces = Pieces(documents, length)
+        names = pieces.names(names or [f"documents[{number}]" for number in range(len(documents))])
+        waiting: dict[int, dict[int, Decoded]] = defaultdict(dict)  # document -> piece -> its order
+        for piece, ranking, log_likelihood in self._whole(pieces.sentences(), k, batch_size, names, rate=rate):
+            document = pieces.document_of[piece]
+            rows = pieces.rows[document]
+            if len(rows) > 1:
+                waiting[document][piece] = ranking[0]
+                if len(waiting[document]) < len(rows):
+                    continue
+                found = waiting.pop(document)
+                wanted = _with_spare(k, [documents[document]])
+                ranking, log_likelihood = pieces.merged(document, [found[row] for row in rows], k=wanted), None
+            yield document, _distinct(ranking, documents[document], k), log_likelihood
+
+    @torch.no_grad()
+    def _whole(
+        self, documents: Sequence[Sequence[str]], k: int, batch_size: int, names: Sequence[str] | None, *, rate: bool
+    ) -> Iterator[tuple[int, list[Decoded], float | None]]:
+        """Like :meth:`_ranked` without pieces, but orders that differ in copies alone are several."""
         model: Any = self
         was_training = model.training
         model.eval()
@@ -250,18 +281,32 @@ class OrderingMixin:
                 items = [EncodedDocument(document, columns["sentence_ids"][document.row]) for document in planned]
                 batch = {name: tensor.to(model.device) for name, tensor in collate(items).items()}
                 output = model.forward_passes(batch)
-                # Among more orders there are k that differ in more than copies.
-                spare = max(_arrangements(documents[item.planned.row]) for item in items) if k > 1 else 1
-                rankings = model.decode(output, batch["slot_mask"], k=max(k, min(k * spare, MOST_ORDERS)))
+                wanted = _with_spare(k, [documents[document.row] for document in planned])
+                rankings = model.decode(output, batch["slot_mask"], k=wanted)
                 likelihoods = [None] * len(items) if likelihood is None else likelihood(output, batch).tolist()
-                yield from zip(items, rankings, likelihoods, strict=True)
+                answers = zip(planned, batch["sources"].tolist(), rankings, likelihoods, strict=True)
+                for document, sources, ranking, log_likelihood in answers:
+                    found = [best._replace(order=[sources[slot] for slot in best.order]) for best in ranking]
+                    yield document.row, found, log_likelihood
         finally:
             model.train(was_training)
 
 
-def _arrangements(sentences: Sequence[str]) -> int:
-    """In how many ways the copies of a document can change places."""
-    return math.prod(math.factorial(count) for count in Counter(sentences).values())
+def _with_spare(k: int, documents: Sequence[Sequence[str]]) -> int:
+    """How many orders to ask for, so that k of them differ in more than copies."""
+    if k == 1:
+        return 1
+    arrangements = max(math.prod(map(math.factorial, Counter(sentences).values())) for sentences in documents)
+    return max(k, min(k * arrangements, MOST_ORDERS))
+
+
+def _distinct(ranking: Sequence[Decoded], sentences: Sequence[str], k: int) -> list[Decoded]:
+    """The first k that differ in more than copies of a sentence; these stand as they were given."""
+    distinct: dict[tuple[int, ...], Decoded] = {}
+    for found in ranking:
+        order = in_source_order(found.order, sentences)
+        distinct.setdefault(tuple(order), found._replace(order=order))
+    return list(distinct.values())[:k]
 
 
 def _check_documents(documents: Sequence[Sequence[str]], names: Sequence[str] | None) -> None:

@@ -99,13 +99,14 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         token_slots: torch.Tensor,
         slot_mask: torch.Tensor,
         positions: torch.Tensor | None = None,
+        sources: torch.Tensor | None = None,
         document_ids: torch.Tensor | None = None,
         weights: torch.Tensor | None = None,
     ) -> OrderingOutput:
         """Encode a batch; shapes as in :class:`~sentorder.contracts.Batch`.
 
-        ``positions`` only teach an autoregressive head; ``document_ids`` and ``weights`` play no part and are taken so
-        that ``model(**batch)`` works.
+        ``positions`` only teach an autoregressive head; what stands behind them plays no part and is taken so that
+        ``model(**batch)`` works.
         """
         slot_states = self.backbone(input_ids, attention_mask, token_slots, slot_mask)
         # The head is small, and positions, scores and their ties want all the digits there are.

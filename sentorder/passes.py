@@ -18,6 +18,7 @@ def reorder_batch(batch: Batch, slots: torch.Tensor) -> Batch:
     """
     new_slots = torch.argsort(slots, dim=1)  # where each old slot goes
     reordered = Batch(**batch)
+    reordered["sources"] = batch["sources"].gather(1, slots)
     if "positions" in batch:
         reordered["positions"] = batch["positions"].gather(1, slots)
     token_slots = batch["token_slots"]

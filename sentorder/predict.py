@@ -145,6 +145,7 @@ def main() -> None:
             decoder=arguments.decoder,
             num_permutations=arguments.num_permutations,
             num_refeeds=arguments.num_refeeds,
+            piece_length=arguments.piece_length,
         )
         # Each process takes every so many-th document.
         mine = documents[accelerator.process_index :: accelerator.num_processes]

@@ -60,6 +60,8 @@ def test_copies_of_a_sentence_are_labelled_in_slot_order() -> None:
         for tokens in ([7, 7], [8]):
             places = [position for position in positions if document[position] == tokens]
             assert places == sorted(places)
+        # The label is what to learn; where each sentence truly came from is another matter.
+        assert collate([document], epoch=epoch)["sources"][0].tolist() == shuffle_slots(document, 0, epoch)
 
 
 def test_a_document_is_shuffled_alike_in_every_batch() -> None:
@@ -106,6 +108,6 @@ def test_a_fixed_shape_only_adds_padding(document: list[list[int]]) -> None:
     for name, filler in (("input_ids", PAD), ("attention_mask", 0), ("token_slots", -1)):
         assert fixed[name].shape == (2, 400)
         assert torch.equal(fixed[name][:, :length], plain[name]) and (fixed[name][:, length:] == filler).all()
-    for name, filler in (("slot_mask", 0), ("positions", -100)):
+    for name, filler in (("slot_mask", 0), ("positions", -100), ("sources", -100)):
         assert fixed[name].shape == (2, 11)
         assert torch.equal(fixed[name][:, :most], plain[name]) and (fixed[name][:, most:] == filler).all()

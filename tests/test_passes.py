@@ -46,7 +46,8 @@ def test_a_reordered_batch_is_what_the_collator_would_have_made(
     assert reordered["input_ids"].tolist() == input_ids.tolist()
     assert reordered["token_slots"].tolist() == token_slots.tolist()
     assert torch.equal(reordered["attention_mask"], (reordered["token_slots"] >= 0).long())
-    assert torch.equal(reordered["positions"], batch["positions"].gather(1, slots))
+    for name in ("positions", "sources"):
+        assert torch.equal(reordered[name], batch[name].gather(1, slots))  # type: ignore[literal-required]
     back = reorder_batch(reordered, torch.argsort(slots, dim=1))
     assert all(torch.equal(back[name], batch[name]) for name in batch)  # type: ignore[literal-required]
 
@@ -158,6 +159,7 @@ def test_the_best_order_is_fed_in_again() -> None:
         attention_mask=torch.ones(1, 3, dtype=torch.long),
         token_slots=torch.tensor([[0, 1, 2]]),
         slot_mask=torch.ones(1, 3, dtype=torch.bool),
+        sources=torch.tensor([[0, 1, 2]]),
     )
     output = run_passes(
         model, batch, permutations=1, refeeds=1, best_orders=lambda output, mask: output.scores.argsort(dim=1).tolist()

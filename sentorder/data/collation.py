@@ -92,15 +92,17 @@ class Collator:
             for document, order in zip(documents, orders, strict=True)
         ]
         most = self.shape.sentences if self.shape else max(len(order) for order in orders)
-        positions = np.full((len(documents), most), -100, dtype=np.int64)
+        sources, positions = np.full((2, len(documents), most), -100, dtype=np.int64)
         for row, (order, sentences) in enumerate(zip(orders, slots, strict=True)):
+            sources[row, : len(order)] = order
             positions[row, : len(order)] = _with_copies_in_slot_order(order, sentences)
         input_ids, token_slots = self.tokens(slots, most)
         batch = Batch(
             input_ids=torch.from_numpy(input_ids),
             attention_mask=torch.from_numpy((token_slots >= 0).astype(np.int64)),
             token_slots=torch.from_numpy(token_slots),
-            slot_mask=torch.from_numpy(positions >= 0),
+            slot_mask=torch.from_numpy(sources >= 0),
+            sources=torch.from_numpy(sources),
             document_ids=torch.tensor([document.planned.row for document in documents]),
             weights=torch.tensor([document.planned.weight for document in documents]),
         )

@@ -99,7 +99,8 @@ def encode_documents(
             raise UserError(
                 f"{names[number] if names else f'documents[{number}]'}: has {len(sentences)} sentences, and an encoder "
                 f"of {max_length} tokens takes {most} at most. Split the document, use an encoder with a longer "
-                "window, or train with --backbone hierarchical, which takes any number."
+                "window, train with --backbone hierarchical, which takes any number, or have it put into order in "
+                f"pieces (--piece_length {most // 8} of evaluation and predict)."
             )
     # White space at the edge of a sentence would tell byte-level tokenizers where it was cut from its text.
     flat = [sentence.strip() for sentences in documents for sentence in sentences]
