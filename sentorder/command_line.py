@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import os
 import signal
 import sys
@@ -207,6 +208,9 @@ def run_command(command: Callable[[], Any]) -> None:
     is not finite a sentence and exit code 3, Ctrl-C exit code 130; training has more (see ``stopping.py``)."""
     rank = os.environ.get("RANK", "0")
     origin = "sentorder" if rank == "0" else f"sentorder (process {rank})"
+    for stream in (sys.stdout, sys.stderr):  # texts come in as UTF-8, and go out as that whatever the locale is
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
     try:
         if signal.getsignal(signal.SIGINT) is end_on_interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # an exception again, so that files get closed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ class Evaluation:
     """What the passes and the decoding took."""
 
     def predictions(self, table: Dataset) -> list[dict[str, Any]]:
-        """The rows of ``predictions.jsonl``, with the genre of those documents that have one.
+        """The rows of ``predictions.jsonl``, with the genre of those documents that have one; no two have one id.
 
         Args:
             table: that was evaluated, with ``id`` and ``genre``.
@@ -73,8 +74,18 @@ class Evaluation:
         return [
             {"id": id, "order": record.order, "confidence": round(record.confidence, 4)}
             | ({} if genre is None else {"genre": genre})
-            for record, id, genre in zip(self.records, table["id"], table["genre"], strict=True)
+            for record, id, genre in zip(self.records, _apart(table["id"]), table["genre"], strict=True)
         ]
+
+
+def _apart(ids: Iterable[str]) -> list[str]:
+    """The ids, where the second document of one gets "(2)" behind it, and so on."""
+    counts: Counter[str] = Counter()
+    names = []
+    for id in ids:
+        counts[id] += 1
+        names.append(id if counts[id] == 1 else f"{id} ({counts[id]})")
+    return names
 
 
 def records_of(model: SentenceOrderer) -> Callable[[OrderingOutput, Batch], list[OrderingRecord]]:

@@ -1,10 +1,12 @@
 import dataclasses
+import io
+import sys
 from pathlib import Path
 
 import pytest
 
 from sentorder.arguments import PredictArguments, TrainArguments
-from sentorder.command_line import parse_arguments, write_arguments
+from sentorder.command_line import parse_arguments, run_command, write_arguments
 from sentorder.errors import UserError
 
 
@@ -155,3 +157,11 @@ def test_names_are_those_of_transformers() -> None:
     }  # fmt: skip
     assert ours - own <= {item.name for item in dataclasses.fields(TrainingArguments)}
     assert len(ours) == 52
+
+
+def test_output_is_utf8_as_input_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the locale says, or PYTHONIOENCODING."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    run_command(lambda: print("Él llegó. 雨が降った。", flush=True))
+    assert raw.getvalue().decode() == "Él llegó. 雨が降った。\n"

@@ -163,8 +163,8 @@ SIND = {
         annotation("45533", "Here are two", 0),
         annotation("45533", "for one photo.", 0),
         annotation("45534", "Only this one.", 0),
-        annotation(45535, "a", 1),
-        annotation(45535, "b", 0),
+        annotation(45535, "a", "10"),
+        annotation(45535, "b", "9"),
     ],
     "type": "story-in-sequence",
 }

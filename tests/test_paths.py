@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,12 @@ def test_other_folders_are_one_source(tmp_path: Path) -> None:
     assert [document["sentences"][0][0] for document in documents] == list("ijabcdefgh")
     assert documents[0]["id"] == "part1-2" and documents[0]["origin"] == f"{tmp_path}/part1.csv, line 2"
     assert documents[2]["id"] == "part2-1" and "this is all of it" in notes[0]
-    (tmp_path / "README").write_text("What this is.")
-    with pytest.raises(UserError, match="README: this layout is not known"):
+    (tmp_path / "README.md").write_text("What this is. It tells about the others.")
+    documents, notes = load_split(str(tmp_path), None)
+    assert len(documents) == 10
+    assert notes[0] == f"{tmp_path}: left out README.md, which tell about the others."
+    (tmp_path / "letter").write_text("What this is.")
+    with pytest.raises(UserError, match="letter: this layout is not known"):
         load_splits(str(tmp_path))
     write(tmp_path / "one" / "train.jsonl", *"abcde")  # a train split and no other
     assert {name: len(part) for name, part in load_splits(str(tmp_path / "one")).splits.items()} == {
@@ -81,6 +86,14 @@ def test_other_folders_are_one_source(tmp_path: Path) -> None:
         "validation": 1,
         "test": 1,
     }
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.txt")
+    Path(name).write_text("It rained. We ran.")
+    for source in (name, str(tmp_path)):
+        with pytest.raises(UserError, match="the name of the file is not UTF-8; rename it"):
+            load_split(source, None)
 
 
 def test_globs(tmp_path: Path) -> None:

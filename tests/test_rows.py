@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from sentorder.data.documents import Document, cleaned
+from sentorder.data.documents import Document, cleaned, keep_orderable
 from sentorder.data.formats import format_of, read_file
 from sentorder.data.reading import Reading, SourceOptions
 from sentorder.data.rows import Columns, parse_columns
@@ -96,8 +96,6 @@ ORDERED = {"shuffled_sentences": [["a", "b"]], "gold_order": [[1, 0]]}
         ({"story": ["a"], "title": ["b"]}, 't: expected "sentences" .*--columns\\), found story, title'),
         ({"gold_order": [[0, 1]]}, 't: expected "sentences" .*, found gold_order'),
         ({"sentence1": ["a"]}, 't: expected "sentences" .*, found sentence1'),
-        ({"sentences": [None]}, 't, row 0: "sentences" must be a list of strings'),
-        ({"sentences": [["a", "b"], ["a", None]]}, 't, row 1: "sentences" must be a list of strings'),
         ({"sentences": ["a b"]}, 't, row 0: "sentences" must be a list of strings'),
         ({"sentences": ["['a' b"]}, 't, row 0: "sentences" must be a list of strings'),
         ({"sentences": []}, "t: the table holds no documents"),
@@ -110,12 +108,27 @@ ORDERED = {"shuffled_sentences": [["a", "b"]], "gold_order": [[1, 0]]}
         (TUTORIAL | {"text": [None]}, 't, row 0: "text" must be a string'),
         (ORDERED | {"gold_order": [[1, 2]]}, 't, row 0: "gold_order" must give the position .* of the 2 shuffled'),
         (ORDERED | {"gold_order": [["1", "0"]]}, 't, row 0: "gold_order" must give the position'),
-        (ORDERED | {"shuffled_sentences": [None]}, 't, row 0: "shuffled_sentences" must be a list of strings'),
+        (
+            ORDERED | {"shuffled_sentences": [None]},
+            't, row 0: "gold_order" must give the position .* of the 0 shuffled',
+        ),
     ],
 )
 def test_malformed_tables_name_the_row(columns: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         list(read_table(Dataset.from_dict(columns), "t", NONE))
+
+
+def test_nothing_in_a_cell_is_no_sentence() -> None:
+    """A table of a thousand documents shall not end at the one that is missing: it is skipped and counted."""
+    rows = {"sentences": [None, ["a", "b"], ["a", None, "c"]]}
+    notes: list[str] = []
+    kept = list(keep_orderable(read_table(Dataset.from_dict(rows), "t", NONE), "t", notes))  # type: ignore[arg-type]
+    assert [document.sentences for document in kept] == [["a", "b"]]
+    assert notes == [
+        "t: skipped 1 of 3 documents with fewer than two sentences (the first: t, row 0).",
+        "t: skipped 1 of 3 documents with an empty sentence (the first: t, row 2).",
+    ]
 
 
 # --- --columns ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,10 +97,11 @@ def read_sind(file: File) -> Iterator[Item]:
         stories.setdefault(story, []).append((entry.get("worker_arranged_photo_order"), text or ""))
         origins.setdefault(story, where)
     for story, told in stories.items():
-        places = [place for place, _ in told]
-        if all(type(place) is int for place in places):
+        places = [int(place) for place, _ in told if re.fullmatch(r"[0-9]+", str(place))]
+        texts = [text for _, text in told]
+        if len(places) == len(texts):
             if len(set(places)) < len(places):
                 yield Skipped("with two sentences for one photo", origins[story])
                 continue
-            told.sort()
-        yield Document(story, [text for _, text in told], origin=origins[story])
+            texts = [text for _, text in sorted(zip(places, texts, strict=True))]
+        yield Document(story, texts, origin=origins[story])

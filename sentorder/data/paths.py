@@ -26,6 +26,8 @@ OTHER_NAMES = {
     "2015_papers": "test",
 }
 """What data sets call our splits."""
+ABOUT = {"readme", "license", "licence", "copying", "notice", "authors", "citation", "changelog", "changes"}
+"""Files that tell about the others, whatever their ending."""
 _SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]{8,})?$")
 
 
@@ -66,12 +68,17 @@ def _parts_of_files(folder: Path, format: str | None, reading: Reading) -> dict[
         if split in SPLITS or split in OTHER_NAMES:
             by_split.setdefault(split, []).append(path)
     if not by_split:
+        about = [path for path in files if path.name.partition(".")[0].lower() in ABOUT]
+        files = [path for path in files if path not in about] or files
         telling = [path.name for path in files if {*SPLITS, *OTHER_NAMES} & set(re.split(r"\W|_", path.name.lower()))]
         note = (
             f"{folder}: is read as one source, though {', '.join(telling)} speak of splits; choose with train=FILE,..."
         )
+        notes = [note] if telling else []
+        if 0 < len(about) < len(files) + len(about):
+            notes.append(f"{folder}: left out {', '.join(path.name for path in about)}, which tell about the others.")
         part = _files_part(str(folder), files, format, reading)
-        return {WHOLE: part._replace(notes=(note,) if telling else ())}
+        return {WHOLE: part._replace(notes=tuple(notes))}
     for split, paths in by_split.items():
         if len(paths) > 1 and not all(_SHARD.search(path.name.partition(".")[0]) for path in paths):
             raise UserError(
@@ -80,9 +87,9 @@ def _parts_of_files(folder: Path, format: str | None, reading: Reading) -> dict[
             )
     others = [path.name for path in files if not any(path in paths for paths in by_split.values())]
     left_out = f"{folder}: left out {len(others)} files that are not named after a split"
-    notes = (f"{left_out} (the first: {others[0]}).",) if others else ()
+    left_out_notes = (f"{left_out} (the first: {others[0]}).",) if others else ()
     return {
-        split: _files_part(f"{folder}:{split}", by_split[split], format, reading)._replace(notes=notes)
+        split: _files_part(f"{folder}:{split}", by_split[split], format, reading)._replace(notes=left_out_notes)
         for split in sorted(by_split, key=lambda split: SPLITS.index(OTHER_NAMES.get(split, split)))
     }
 

@@ -241,6 +241,10 @@ def _sorted_by(sentences: list[str], positions: Any, column: str, where: str) ->
 
 def _strings(value: Any, column: str, where: str) -> list[str]:
     sentences = _list(value)
+    if sentences is None or sentences != sentences:  # nothing, as tables say it
+        return []
+    if isinstance(sentences, list):
+        sentences = ["" if sentence is None else sentence for sentence in sentences]
     if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
         raise UserError(f'{where}: "{column}" must be a list of strings.')
     return sentences

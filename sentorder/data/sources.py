@@ -28,7 +28,7 @@ from .splitting import SPLITS, split_table
 BUNDLED = {"stories": "stories"}
 """Names that ``--dataset`` takes for what is bundled with the package -> folder beside this file."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-READING = 2
+READING = 3
 """Raised whenever a file may give other documents than before, so that none is taken from the cache as it was."""
 SPLITTER = "sentencex"
 """The package that finds sentences, of which another version may find others."""

@@ -33,7 +33,15 @@ class File:
 
     @classmethod
     def at(cls, path: str | Path, label: str | None = None) -> File:
-        """The file of this path, or what a pipe of this path gives."""
+        """The file of this path, or what a pipe of this path gives.
+
+        Raises:
+            UserError: if its name is not UTF-8: ids and messages could not be written down.
+        """
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{str(path)!a}: the name of the file is not UTF-8; rename it.") from None
         return cls(str(path), Path(path).read_bytes() if Path(path).is_fifo() else None, label)
 
     @property
