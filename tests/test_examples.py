@@ -156,3 +156,14 @@ def test_the_benchmark_of_many_documents(run: Run) -> None:
     rows = [line.split(" | ") for line in result.stdout.splitlines()[2:]]
     assert [row[0] for row in rows] == ["| 40"] * 6 + ["| 60"] * 6
     assert all(float(row[5].replace(",", "")) > 50 for row in rows)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_long_documents(run: Run) -> None:
+    script = str(EXAMPLES / "benchmarks" / "length_scale.py")
+    for more in ((), ("--method", "regression", "--backbone", "joint", "--piece_length", "8")):
+        result = run(sys.executable, script, "6", "40", *more)
+        assert result.returncode == 0, result.stderr
+        rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
+        assert [row[0] for row in rows] == ["6", "40"]
+        assert all(float(row[2]) >= float(row[3]) >= 0 and float(row[4]) >= float(row[5]) > 50 for row in rows)

@@ -22,8 +22,10 @@ from sentorder.data.plain_text import (
 from sentorder.data.reading import SourceOptions
 from sentorder.data.sources import load_split, load_splits
 from sentorder.errors import UserError
+from sentorder.evaluation import scores_of
+from tests.conftest import Run
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "corpus"
+CORPUS = Path(__file__).parent / "corpus"
 
 
 def test_headings_part_sections_and_wrapped_lines_are_one_paragraph() -> None:
@@ -128,10 +130,9 @@ def test_sentences_of_german_prose() -> None:
     assert split_sentences("1. Mix the flour. 2. Bake it.", "en") == ["1. Mix the flour.", "2. Bake it."]
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the project's corpus is not beside the repository")
 @pytest.mark.parametrize("language", ["ar", "de", "es", "fr", "hi", "it", "ja", "ru", "tr", "zh"])
 def test_passages_in_ten_languages_fall_into_their_sentences(language: str) -> None:
-    for line in (SHARED / "multilingual" / f"{language}.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (CORPUS / "multilingual" / f"{language}.jsonl").read_text(encoding="utf-8").splitlines():
         sentences = json.loads(line)["sentences"]
         assert split_sentences(("" if language in ("ja", "zh") else " ").join(sentences), language) == sentences
 
@@ -228,10 +229,9 @@ def test_a_column_of_articles(tmp_path: Path) -> None:
         load_split(str(path), None, SourceOptions(columns="text=text,sentences=url"))
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the project's corpus is not beside the repository")
 def test_the_german_novella_by_chapter() -> None:
     options = SourceOptions(language="de", window=8)
-    splits = load_splits(str(SHARED / "german-novella"), options).splits
+    splits = load_splits(str(CORPUS / "german-novella"), options).splits
     documents = [document for split in splits.values() for document in documents_of(split)]
     assert sum(len(document.sentences) for document in documents) == 799  # one of the 798 stands in two pieces
     assert {name: len(set(texts["group"])) for name, texts in splits.items()} == {
@@ -240,3 +240,44 @@ def test_the_german_novella_by_chapter() -> None:
         "test": 1,
     }
     assert not any(sentence.startswith("#") for document in documents for sentence in document.sentences)
+
+
+def test_a_novella_is_trained_on_and_whole_chapters_are_put_into_order(
+    run: Run, tiny_encoder: str, tmp_path: Path
+) -> None:
+    chapters = [str(CORPUS / "german-novella" / f"kapitel-{number:02}.txt") for number in (1, 2, 3)]
+    dataset = ",".join(map("=".join, zip(("train", "validation", "test"), chapters, strict=True)))
+    out = tmp_path / "run"
+    trained = run(
+        *("python", "-m", "sentorder.train", "--dataset", dataset, "--language", "de", "--window", "6"),
+        *("--model_name_or_path", tiny_encoder, "--max_steps", "3", "--output_dir", str(out)),
+    )
+    assert trained.returncode == 0, trained.stderr
+    lengths = [len(json.loads(line)["order"]) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert max(lengths) == 6 and min(lengths) > 1
+    sentences = sum(lengths)
+    for pieces in ((), ("--piece_length", "12")):
+        # A chapter as a whole: against the order of all its sentences.
+        scored = run(
+            *("python", "-m", "sentorder.evaluation", "--model_path", str(out / "model"), "--dataset", chapters[2]),
+            *("--language", "de", "--window", "500", "--output_dir", str(tmp_path / "scored"), *pieces),
+        )
+        assert scored.returncode == 0, scored.stderr
+        rows = [json.loads(line) for line in (tmp_path / "scored/predictions.jsonl").read_text().splitlines()]
+        assert sum(len(row["order"]) for row in rows) == sentences and max(len(row["order"]) for row in rows) > 20
+        results = json.loads((tmp_path / "scored/results.json").read_text())
+        assert results["kendall_tau"] == pytest.approx(scores_of([row["order"] for row in rows])["kendall_tau"])
+
+
+@pytest.mark.parametrize("language", ["ar", "ja"])
+def test_other_scripts_are_trained_on_and_predicted(run: Run, tiny_encoder: str, tmp_path: Path, language: str) -> None:
+    file = CORPUS / "multilingual" / f"{language}.jsonl"
+    out = tmp_path / "run"
+    trained = run(
+        *("python", "-m", "sentorder.train", "--dataset", str(file), "--model_name_or_path", tiny_encoder),
+        *("--max_steps", "2", "--output_dir", str(out)),
+    )
+    assert trained.returncode == 0, trained.stderr
+    sentences = json.loads(file.read_text(encoding="utf-8").splitlines()[0])["sentences"]
+    done = run("python", "-m", "sentorder.predict", "--model_path", str(out / "model"), stdin="\n".join(sentences))
+    assert done.returncode == 0 and sorted(done.stdout.splitlines()) == sorted(sentences), done.stderr
