@@ -290,8 +290,8 @@ class DecodingArguments:
     )
     piece_length: Annotated[Optional[int], Between(2)] = option(
         None,
-        "Put longer documents into order piece by piece, so many sentences in each, and merge what the pieces say "
-        "about every two sentences; without it all sentences at once.",
+        "Put longer documents into order piece by piece, so many sentences in each at the most (best an even number), "
+        "and merge what the pieces say about every two sentences; without it all sentences at once.",
     )
 
 

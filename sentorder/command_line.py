@@ -210,7 +210,7 @@ def run_command(command: Callable[[], Any]) -> None:
     origin = "sentorder" if rank == "0" else f"sentorder (process {rank})"
     for stream in (sys.stdout, sys.stderr):  # texts come in as UTF-8, and go out as that whatever the locale is
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         if signal.getsignal(signal.SIGINT) is end_on_interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # an exception again, so that files get closed

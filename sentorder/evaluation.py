@@ -80,11 +80,16 @@ class Evaluation:
 
 def _apart(ids: Iterable[str]) -> list[str]:
     """The ids, where the second document of one gets "(2)" behind it, and so on."""
+    ids = list(ids)
+    taken = set(ids)
     counts: Counter[str] = Counter()
     names = []
     for id in ids:
         counts[id] += 1
-        names.append(id if counts[id] == 1 else f"{id} ({counts[id]})")
+        name = id
+        while counts[id] > 1 and (name := f"{id} ({counts[id]})") in taken:
+            counts[id] += 1
+        names.append(name)
     return names
 
 
@@ -276,8 +281,7 @@ def main() -> None:
             piece_length=arguments.piece_length,
         )
         model.to(accelerator.device)
-        pieces = None
-        to_order = documents
+        to_order, pieces = documents, None
         if arguments.piece_length is not None:
             pieces = Pieces(documents["sentences"], arguments.piece_length)
             to_order = pieces.table(documents["origin"])
@@ -296,9 +300,10 @@ def main() -> None:
             print(describe_scores(result.scores))
             speed = f"{cost['documents_per_second']:.1f} documents/s"
             print(f"note: {passes} pass{'es' if passes > 1 else ''} of the encoder, {speed}", file=sys.stderr)
-            said = [note for note in [*notes, describe_cuts(table)] if note]
+            cuts = describe_cuts(table, what="documents" if pieces is None else "pieces")
+            said = [note for note in [*notes, cuts] if note]
             if pieces is not None:
-                said.append(f"{len(documents)} documents in {len(pieces.members)} pieces.")
+                said.append(f"in {len(pieces.members)} pieces of at most {arguments.piece_length} sentences.")
             for note in said:
                 print(f"note: {note}", file=sys.stderr)
             if folder is not None:

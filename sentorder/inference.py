@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -38,7 +38,7 @@ class Ordered(NamedTuple):
     sentences: list[str]
     """The sentences in that order."""
     confidence: float
-    """0 (a guess) to 1 (certain); what it measures depends on the method, see ``decoding.py``."""
+    """0 (a guess) to 1 (certain); what it measures depends on the method, see ``decoding.py`` (and ``pieces.py``)."""
     score: float
     """What the decoder maximised, see there: compares orders of one document."""
 
@@ -49,8 +49,9 @@ class Coherence(NamedTuple):
     tau: float
     """Kendall's tau of the given order against the predicted one, -1 to 1; NaN for one sentence."""
     log_likelihood: float | None
-    """Log probability of the given order under the model; None for a method that has none. Copies are told apart in
-    it, so a document with copies of a sentence seems less likely than its text is."""
+    """Log probability of the given order under the model; None for a method that has none, and for a document that came
+    in pieces. Copies are told apart in it, so a document with copies of a sentence seems less likely than its text is.
+    """
     order: list[int]
     """The predicted order: indices into the given sentences."""
     confidence: float
@@ -131,7 +132,9 @@ class OrderingMixin:
         batch_size: int = 32,
         names: Sequence[str] | None = None,
     ) -> Iterator[tuple[int, list[Ordered]]]:
-        """Like :meth:`best_orders`, but yields ``(index, orders)`` as the batches are done, longest documents first.
+        """Like :meth:`best_orders`, but yields ``(index, orders)`` as the batches are done.
+
+        The longest documents come first, and those that are put into order in pieces last.
 
         ``names`` are what an error calls the documents.
         """
@@ -148,7 +151,7 @@ class OrderingMixin:
     def iter_scores(
         self, documents: Sequence[Sequence[str]], *, batch_size: int = 32, names: Sequence[str] | None = None
     ) -> Iterator[tuple[int, Coherence]]:
-        """Like :meth:`score`, but yields ``(index, coherence)`` as the batches are done, longest documents first."""
+        """Like :meth:`score`, but yields ``(index, coherence)`` as the batches are done, as :meth:`iter_orders`."""
         for index, (best, *_), log_likelihood in self._ranked(documents, 1, batch_size, names, rate=True):
             tau = kendall_tau(positions_of(best.order), range(len(best.order)))
             yield index, Coherence(tau, log_likelihood, best.order, best.confidence)
@@ -207,8 +210,8 @@ class OrderingMixin:
             decoder: a row of ``DECODERS`` in ``methods.py``; None for the method's own.
             num_permutations: over how many orders of the input the model's output is averaged, a pass each.
             num_refeeds: how often the best order so far is given as the input once more, a pass each.
-            piece_length: the most sentences that are put into order at once; longer documents come piece by piece, and
-                the pieces' votes are merged, see :mod:`sentorder.pieces`. None for all at once.
+            piece_length: the most sentences that are put into order at once, best an even number; longer documents come
+                piece by piece, and the pieces' votes are merged, see :mod:`sentorder.pieces`. None for all at once.
 
         Raises:
             UserError: for an unknown decoder, a wrong number, or more passes with a backbone that cannot see the order
@@ -226,6 +229,9 @@ class OrderingMixin:
                 )
         if piece_length is not None and (not isinstance(piece_length, int) or piece_length < 2):
             raise UserError(f"--piece_length {piece_length}: must be a whole number, at least 2.")
+        most = self.config.max_length // 2
+        if piece_length is not None and piece_length > most and not self.reading.per_sentence:
+            raise UserError(f"--piece_length {piece_length}: the model reads {most} sentences at once at most.")
         self.decoding = Decoding(decoder, num_permutations, num_refeeds, piece_length)
 
     def _ranked(
@@ -239,31 +245,39 @@ class OrderingMixin:
         _check_documents(documents, names)
         if not documents:
             return
-        length = self.decoding.piece_length
-        if length is None:
-            for index, ranking, log_likelihood in self._whole(documents, k, batch_size, names, rate=rate):
-                yield index, _distinct(ranking, documents[index], k), log_likelihood
-            return
-        pieces = Pieces(documents, length)
-        names = pieces.names(names or [f"documents[{number}]" for number in range(len(documents))])
-        waiting: dict[int, dict[int, Decoded]] = defaultdict(dict)  # document -> piece -> its order
-        for piece, ranking, log_likelihood in self._whole(pieces.sentences(), k, batch_size, names, rate=rate):
-            document = pieces.document_of[piece]
-            rows = pieces.rows[document]
-            if len(rows) > 1:
-                waiting[document][piece] = ranking[0]
-                if len(waiting[document]) < len(rows):
-                    continue
-                found = waiting.pop(document)
-                wanted = _with_spare(k, [documents[document]])
-                ranking, log_likelihood = pieces.merged(document, [found[row] for row in rows], k=wanted), None
-            yield document, _distinct(ranking, documents[document], k), log_likelihood
+        names = names or [f"documents[{number}]" for number in range(len(documents))]
+        length = self.decoding.piece_length or max(map(len, documents))
+        at_once = [index for index, document in enumerate(documents) if len(document) <= length]
+        in_pieces = [index for index, document in enumerate(documents) if len(document) > length]
+        given = [documents[index] for index in at_once]
+        for number, ranking, log_likelihood in self._whole(
+            given, k, batch_size, [names[index] for index in at_once], rate=rate
+        ):
+            yield at_once[number], _distinct(ranking, given[number], k), log_likelihood
+        for index in in_pieces:  # one by one: a long one has many pieces
+            pieces = Pieces([documents[index]], length)
+            found = dict[int, Decoded]()
+            texts, own_names = pieces.sentences(), pieces.names([names[index]])
+            for piece, (best, *_), _ in self._whole(texts, 1, batch_size, own_names, rate=False, what="pieces"):
+                found[piece] = best
+            wanted = _with_spare(k, [documents[index]])
+            ranking = pieces.merged(0, [found[row] for row in pieces.rows[0]], k=wanted)
+            yield index, _distinct(ranking, documents[index], k), None
 
     @torch.no_grad()
     def _whole(
-        self, documents: Sequence[Sequence[str]], k: int, batch_size: int, names: Sequence[str] | None, *, rate: bool
+        self,
+        documents: Sequence[Sequence[str]],
+        k: int,
+        batch_size: int,
+        names: Sequence[str],
+        *,
+        rate: bool,
+        what: str = "documents",
     ) -> Iterator[tuple[int, list[Decoded], float | None]]:
         """Like :meth:`_ranked` without pieces, but orders that differ in copies alone are several."""
+        if not documents:
+            return
         model: Any = self
         was_training = model.training
         model.eval()
@@ -271,7 +285,7 @@ class OrderingMixin:
             columns = encode_documents(
                 documents, model.tokenizer, model.config.max_length, names, per_sentence=model.reading.per_sentence
             )
-            cuts = describe_cuts(columns)
+            cuts = describe_cuts(columns, what=what)
             if cuts:
                 logger.warning(cuts)
             likelihood = model.method.log_likelihood if rate else None

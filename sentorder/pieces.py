@@ -20,7 +20,8 @@ class Pieces:
     """Documents, and the pieces that they are put into order by.
 
     The sentences of a document that is too long are dealt out to blocks of half a piece, by chance (their own text
-    decides, not where they stand), and every two blocks make a piece: n sentences make about ``2 (n / length)^2``.
+    decides, not where they stand), and every two blocks make a piece: n sentences make about ``2 (n / length)^2`` for
+    an even length, and an odd one counts as the even one below it (3 as 2).
     """
 
     def __init__(self, documents: Sequence[Sequence[str]], length: int) -> None:

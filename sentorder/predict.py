@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,8 @@ from .tracking import progress_bar
 
 Result = TypeVar("Result")
 
+logger = logging.getLogger("sentorder")
+
 
 def read_input(file: File, format: str | None, columns: Columns) -> tuple[list[Document], str | None]:
     """The documents of a file, their sentences as they stand.
@@ -56,6 +59,11 @@ def read_input(file: File, format: str | None, columns: Columns) -> tuple[list[D
         if isinstance(item, Skipped):
             raise UserError(f"{item.origin}: a document {item.reason}.")
         documents.append(item)
+    if all(len(document.sentences) < 2 for document in documents):
+        logger.warning(
+            f"{file.name}: each document has one sentence, so there is nothing to order; documents are parted by blank "
+            "lines, and --format text or markdown reads running text."
+        )
     layout = FORMATS[name]
     return documents, layout.separator if isinstance(layout, Format) else None
 

@@ -118,6 +118,16 @@ class Meter:
         return figures
 
 
+def _active_mlflow_run(accelerator: Accelerator) -> dict[str, Any]:
+    """Settings with which MLflow logs into the run that somebody is in, instead of refusing to start another one."""
+    if LoggerType.MLFLOW not in accelerator.log_with:
+        return {}
+    import mlflow
+
+    run = mlflow.active_run()
+    return {} if run is None else {"mlflow": {"run_id": run.info.run_id, "nested_run": True}}
+
+
 class RunLog:
     """Logs one run; on processes other than the main one every call does nothing.
 
@@ -150,8 +160,10 @@ class RunLog:
         if accelerator.log_with:
             # Trackers take only flat values.
             flat = {name: value if isinstance(value, (int, float)) else str(value) for name, value in arguments.items()}
-            purge = {"tensorboard": {"purge_step": done}} if done else {}
-            accelerator.init_trackers(TRACKER_FOLDER, config=flat, init_kwargs=purge)
+            settings = {"tensorboard": {"purge_step": done}} if done else {}
+            accelerator.init_trackers(
+                TRACKER_FOLDER, config=flat, init_kwargs=settings | _active_mlflow_run(accelerator)
+            )
             # An earlier process may have logged more of this step than is to stay, so it is logged again.
             lines = path.read_text(encoding="utf-8").splitlines() if done and self.main else []
             for row in map(json.loads, lines):

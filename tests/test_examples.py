@@ -1,14 +1,21 @@
+import difflib
 import json
 import re
 import runpy
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForTokenClassification, AutoTokenizer, BertForTokenClassification
 
+from sentorder import SentenceOrderer
+from sentorder.data.collation import shuffle_slots
+from sentorder.data.tokenization import encode_documents
 from sentorder.methods import UNTRAINED
+from sentorder.metrics import kendall_tau, positions_of
 from tests.conftest import REPOSITORY, Run, read_metrics
 
 SCRIPT = str(REPOSITORY / "examples" / "benchmarks" / "compare_methods.py")
@@ -91,6 +98,135 @@ def test_sentence_ordering_by_hand_is_the_run_of_the_command(
         assert torch.allclose(a[name], b[name], rtol=0, atol=1e-6), name
     line = next(line for line in hand.stdout.splitlines() if line.startswith("test:"))
     assert line in command.stdout.splitlines()
+
+
+def changed_lines(name: str) -> int:
+    """Lines of an example that sentence_ordering.py does not have, without those that say what it is about."""
+    mine, theirs = (
+        (EXAMPLES / file).read_text(encoding="utf-8").partition("\nimport")[2].splitlines()
+        for file in (name, "sentence_ordering.py")
+    )
+    return sum(line.startswith("+ ") for line in difflib.ndiff(theirs, mine))
+
+
+TAU = r"test: Kendall's tau (-?\d\.\d{4}) .* over 7 documents"
+
+
+def example(run: Run, name: str, encoder: str, data: str, *more: str) -> str:
+    """What an example printed."""
+    script = str(EXAMPLES / name)
+    done = run(sys.executable, script, "--model_name_or_path", encoder, "--dataset", data, *more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_tutorials_system_is_a_plain_token_classifier(
+    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path
+) -> None:
+    printed = example(run, "token_classification_regression.py", tiny_encoder, small_data, "--output_dir", "t")
+    assert re.search(TAU, printed)
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path / "t")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "t")
+    assert type(model) is BertForTokenClassification and model.num_labels == 1
+    # By hand: read each sentence's position at its marker, and sort.
+    taus = []
+    for line in Path(dict(part.split("=") for part in small_data.split(","))["test"]).read_text().splitlines():
+        sentences = json.loads(line)["sentences"]
+        ids = encode_documents([sentences], tokenizer, 512)["sentence_ids"][0]  # cut, as some of these are too long
+        slots = shuffle_slots(ids, 42, 0)
+        text = torch.tensor([[token for slot in slots for token in (tokenizer.cls_token_id, *ids[slot])]])
+        with torch.no_grad():
+            logits = model(input_ids=text).logits[0, :, 0]
+        order = [slots[slot] for slot in logits[text[0] == tokenizer.cls_token_id].argsort()]
+        taus.append(kendall_tau(positions_of(order), range(len(order))))
+    (found,) = re.findall(TAU, printed)
+    assert float(found) == pytest.approx(sum(taus) / len(taus), abs=1e-4)
+
+
+def test_trainer_and_the_loop_have_the_same_losses(run: Run, tiny_encoder: str, small_data: str) -> None:
+    # Across the end of an epoch, whose last step has five documents.
+    printed = example(run, "trainer_side_by_side.py", tiny_encoder, small_data, "--max_steps", "7").splitlines()
+    rows = [line.split() for line in printed[printed.index("step    Trainer  train_steps") + 1 : -1]]
+    assert len(rows) == 7
+    for _, theirs, ours in rows:
+        assert float(theirs) == pytest.approx(float(ours), abs=2e-6)
+    assert len({ours for _, _, ours in rows}) == 7
+    assert float(printed[-1].rpartition(" ")[2]) < 1e-6
+
+
+def test_another_optimizer_without_a_schedule(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    assert changed_lines("adam_without_scheduler.py") <= 6
+    printed = example(run, "adam_without_scheduler.py", tiny_encoder, small_data, "--output_dir", "adam")
+    assert re.search(TAU, printed)
+    assert SentenceOrderer.from_pretrained(tmp_path / "adam").order([["a", "b"]])
+
+
+def test_a_moving_average(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    assert changed_lines("ema.py") <= 12
+    by_hand = example(run, "sentence_ordering.py", tiny_encoder, small_data, "--output_dir", "hand")
+    nothing_kept = example(run, "ema.py", tiny_encoder, small_data, "--output_dir", "now", "--decay", "0")
+    assert nothing_kept == by_hand
+    example(run, "ema.py", tiny_encoder, small_data, "--output_dir", "ema", "--decay", "0.5")
+    hand, now, ema = (load_file(tmp_path / folder / "model.safetensors") for folder in ("hand", "now", "ema"))
+    assert all(torch.equal(hand[name], now[name]) for name in hand)
+    assert not any(torch.equal(hand[name], ema[name]) for name in hand if name.endswith("query.weight"))
+
+
+def test_adapters(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    assert changed_lines("lora.py") <= 12
+    printed = example(run, "lora.py", tiny_encoder, small_data, "--output_dir", "lora", "--rank", "4")
+    assert re.search(TAU, printed) and re.search(r"^[\d,]+ of [\d,]+ parameters learn$", printed, re.MULTILINE)
+    before, after = load_file(Path(tiny_encoder) / "model.safetensors"), load_file(tmp_path / "lora/model.safetensors")
+    after = {name.removeprefix("backbone.encoder."): values for name, values in after.items()}
+    changed = {name for name in before if name in after and not torch.equal(before[name], after[name])}
+    assert changed and all(name.endswith(".dense.weight") or "attention.self" in name for name in changed)
+    assert SentenceOrderer.from_pretrained(tmp_path / "lora").order([["a", "b"]])
+
+
+def test_two_tasks_on_one_process_and_on_two(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    arguments = ("--model_name_or_path", tiny_encoder, "--dataset", small_data)
+    start = ("accelerate", "launch", "--config_file", str(GLOO), "--main_process_port", "29542")
+    script = str(EXAMPLES / "multitask.py")
+    one = run(sys.executable, script, *arguments, "--output_dir", "one")
+    two = run(*start, script, *arguments, "--output_dir", "two", ACCELERATE_USE_CPU="true")
+    assert one.returncode == 0 and two.returncode == 0, one.stderr + two.stderr
+    assert "pairs told apart" in one.stdout and one.stdout == two.stdout
+    a, b = (load_file(tmp_path / folder / "model.safetensors") for folder in ("one", "two"))
+    assert all(torch.allclose(a[name], b[name], rtol=0, atol=1e-5) for name in a)
+
+
+def test_a_search_goes_on_where_it_was_stopped(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    data = small_data.rpartition(",")[0]  # without test
+    arguments = ("--max_steps", "1", "--output_dir", "search")
+    first = example(run, "hyperparameter_search.py", tiny_encoder, data, *arguments, "--trials", "1")
+    assert first.splitlines()[-1].startswith("best of 1 trials: validation tau ")
+    again = example(run, "hyperparameter_search.py", tiny_encoder, data, *arguments, "--trials", "2")
+    assert again.splitlines()[-1].startswith("best of 2 trials: validation tau ")
+    results = [json.loads((tmp_path / f"search/trial-{number}/result.json").read_text()) for number in (0, 1)]
+    best = max(result["validation"]["kendall_tau"] for result in results)
+    assert f"validation tau {best:.4f} with" in again
+
+
+def test_a_run_of_mlflow_holds_everything(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    script = str(EXAMPLES / "mlflow_run.py")
+    arguments = ("--model_name_or_path", tiny_encoder, "--dataset", small_data, "--max_steps", "3")
+    done = run(sys.executable, script, *arguments, "--output_dir", "out", MLFLOW_TRACKING_URI=store)
+    assert done.returncode == 0, done.stderr
+    client = mlflow.MlflowClient(store)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (logged,) = client.search_runs(experiments)
+    assert logged.info.status == "FINISHED" and logged.data.tags["purpose"] == "an example"
+    assert logged.data.params["max_steps"] == "3" and "kept_step" in logged.data.params
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert logged.data.metrics["test_kendall_tau"] == pytest.approx(result["test"]["kendall_tau"])
+    assert {"test_kendall_tau_short", "test_kendall_tau_long", "loss"} <= logged.data.metrics.keys()
+
+
+def test_prediction_from_python(run: Run, model_path: str) -> None:
+    done = run(sys.executable, str(EXAMPLES / "predict_api.py"), "--model_path", model_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("confidence") == 5 and "in pieces of three: [" in done.stdout
 
 
 @pytest.mark.parametrize("processes", [1, 2])

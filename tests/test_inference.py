@@ -90,13 +90,14 @@ def test_sentences_that_are_alike_are_interchangeable(model: SentenceOrderer) ->
 def test_an_evaluation_has_intervals_and_genres(tiny_encoder: str, documents: list[Document]) -> None:
     model = SentenceOrderer.from_encoder(tiny_encoder)
     some = [*documents[:5], Document("mine", documents[5].sentences), Document("mine", documents[6].sentences)]
+    some.append(Document("mine (2)", documents[7].sentences))
     table = tokenize(to_dataset(some), model.tokenizer, model.config.max_length)
     accelerator = Accelerator(cpu=True)
     result = evaluate(accelerator, model, evaluation_loader(accelerator, model, table, 4), table)
     rows = result.predictions(table)
     # No two have one id, or they could not be compared later.
-    assert [row["id"] for row in rows] == [*(document.id for document in documents[:5]), "mine", "mine (2)"]
-    assert [row.get("genre") for row in rows] == [*(document.genre for document in documents[:5]), None, None]
+    assert [row["id"] for row in rows] == [*(document.id for document in documents[:5]), "mine", "mine (3)", "mine (2)"]
+    assert [row.get("genre") for row in rows] == [*(document.genre for document in documents[:5]), None, None, None]
     assert documents[0].genre is not None and "genre" not in rows[5]
     scores = scores_of([row["order"] for row in rows])
     assert {name: result.scores[name] for name in scores} == scores

@@ -76,7 +76,7 @@ def test_other_folders_are_one_source(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("What this is. It tells about the others.")
     documents, notes = load_split(str(tmp_path), None)
     assert len(documents) == 10
-    assert notes[0] == f"{tmp_path}: left out README.md, which tell about the others."
+    assert notes[0] == f"{tmp_path}: left out README.md."
     (tmp_path / "letter").write_text("What this is.")
     with pytest.raises(UserError, match="letter: this layout is not known"):
         load_splits(str(tmp_path))

@@ -154,7 +154,7 @@ def test_the_commands_score_and_print_the_whole(
     )
     assert evaluated.returncode == 0, evaluated.stderr
     # 31 and 33 sentences make 8 and 9 blocks of at most four, and each two of them a piece.
-    assert "5 documents in 67 pieces" in evaluated.stderr
+    assert "in 67 pieces of at most 8 sentences" in evaluated.stderr
     rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [document.id for document in wholes]
     model.set_decoding(piece_length=8)

@@ -79,7 +79,7 @@ def main() -> None:
         splits, notes = load_splits(source, arguments.source_options)
     except TooFewToSplitError as error:
         documents, notes = load_split(source, None, arguments.source_options)
-        splits, notes = {"whole": documents}, [str(error)]
+        splits, notes = {"whole": documents}, [str(error), *notes]
     found = {name: inspect(documents_of(documents)) for name, documents in splits.items()}
     if output is not None:
         for path in write_documents(splits, output, arrow=arguments.arrow):

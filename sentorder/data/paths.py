@@ -26,8 +26,10 @@ OTHER_NAMES = {
     "2015_papers": "test",
 }
 """What data sets call our splits."""
-ABOUT = {"readme", "license", "licence", "copying", "notice", "authors", "citation", "changelog", "changes"}
-"""Files that tell about the others, whatever their ending."""
+ABOUT = re.compile(
+    r"(readme([._-].*)?|(licen[cs]e|copying|notice|authors|citation|changelog))(\.(md|txt|rst|cff))?", re.I
+)
+"""The names of files that tell about the others."""
 _SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]{8,})?$")
 
 
@@ -68,15 +70,20 @@ def _parts_of_files(folder: Path, format: str | None, reading: Reading) -> dict[
         if split in SPLITS or split in OTHER_NAMES:
             by_split.setdefault(split, []).append(path)
     if not by_split:
-        about = [path for path in files if path.name.partition(".")[0].lower() in ABOUT]
-        files = [path for path in files if path not in about] or files
+        about = [path.name for path in files if ABOUT.fullmatch(path.name)]
+        files = [path for path in files if path.name not in about]
+        if not files:
+            raise UserError(
+                f"--dataset {folder}: the folder holds no files but {', '.join(about)}; name the folder or the files "
+                "that hold the texts."
+            )
         telling = [path.name for path in files if {*SPLITS, *OTHER_NAMES} & set(re.split(r"\W|_", path.name.lower()))]
         note = (
             f"{folder}: is read as one source, though {', '.join(telling)} speak of splits; choose with train=FILE,..."
         )
         notes = [note] if telling else []
-        if 0 < len(about) < len(files) + len(about):
-            notes.append(f"{folder}: left out {', '.join(path.name for path in about)}, which tell about the others.")
+        if about:
+            notes.append(f"{folder}: left out {', '.join(about)}.")
         part = _files_part(str(folder), files, format, reading)
         return {WHOLE: part._replace(notes=tuple(notes))}
     for split, paths in by_split.items():

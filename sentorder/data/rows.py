@@ -130,7 +130,7 @@ def row_reader(names: Iterable[str], columns: Columns, where: str) -> RowReader:
         name = next((word for column in ids if (word := _word(row.get(column)))), default_id)
         genre, group = _word(row.get(genre_column)), _word(row.get(group_column))
         if read is None:
-            words = row.get(str(text))
+            words = "" if _is_nothing(row.get(str(text))) else row.get(str(text))
             if not isinstance(words, str):
                 raise UserError(f'{where}: "{text}" must be a string.')
             return Article(name, words, genre, where, group)
@@ -187,10 +187,10 @@ def _one_per_column(names: Collection[str]) -> _Sentences:
         sentences = []
         for name in names:
             sentence = row.get(name)
-            if sentence is not None and not isinstance(sentence, str):
+            if not isinstance(sentence, str) and not _is_nothing(sentence):
                 raise UserError(f'{where}: "{name}" must be a string.')
-            sentences.append(sentence or "")
-        while sentences and not sentences[-1].strip():  # of a document with fewer sentences than columns
+            sentences.append("" if _is_nothing(sentence) else str(sentence))
+        while sentences and not sentences[-1]:  # of a document with fewer sentences than columns
             sentences.pop()
         return sentences
 
@@ -200,7 +200,7 @@ def _one_per_column(names: Collection[str]) -> _Sentences:
 def _shuffled(column: str, order_column: str, as_they_stand: bool) -> _Sentences:
     def read(row: Row, where: str) -> list[str]:
         sentences = _strings(row.get(column), column, where)
-        if as_they_stand:
+        if as_they_stand or not sentences:
             return sentences
         order = _list(row.get(order_column))
         if order_column != "orig_sents":
@@ -220,6 +220,8 @@ def _shuffled(column: str, order_column: str, as_they_stand: bool) -> _Sentences
 
 def _tutorial_sentences(row: Row, where: str, as_they_stand: bool) -> list[str]:
     text = row["text"]
+    if _is_nothing(text):
+        return []
     if not isinstance(text, str):
         raise UserError(f'{where}: "text" must be a string.')
     before, *shuffled = (piece.strip() for piece in text.split(TUTORIAL_MARKER))
@@ -240,19 +242,25 @@ def _sorted_by(sentences: list[str], positions: Any, column: str, where: str) ->
 
 
 def _strings(value: Any, column: str, where: str) -> list[str]:
-    sentences = _list(value)
-    if sentences is None or sentences != sentences:  # nothing, as tables say it
+    if _is_nothing(value):
         return []
+    sentences = _list(value)
     if isinstance(sentences, list):
-        sentences = ["" if sentence is None else sentence for sentence in sentences]
+        sentences = ["" if _is_nothing(sentence) else sentence for sentence in sentences]
     if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
         raise UserError(f'{where}: "{column}" must be a list of strings.')
     return sentences
 
 
+def _is_nothing(value: Any) -> bool:
+    """Whether it is what tables have where there is nothing: null, NaN, or an empty cell."""
+    return (
+        value is None or (isinstance(value, float) and value != value) or (isinstance(value, str) and not value.strip())
+    )
+
+
 def _word(value: Any) -> str | None:
-    """None for what tables have where there is nothing, NaN among it."""
-    return None if value is None or value != value else str(value).strip() or None
+    return None if _is_nothing(value) else str(value).strip()
 
 
 def _list(value: Any) -> Any:

@@ -100,13 +100,14 @@ def encode_documents(
                 f"{names[number] if names else f'documents[{number}]'}: has {len(sentences)} sentences, and an encoder "
                 f"of {max_length} tokens takes {most} at most. Split the document, use an encoder with a longer "
                 "window, train with --backbone hierarchical, which takes any number, or have it put into order in "
-                f"pieces (--piece_length {most // 8} of evaluation and predict)."
+                f"pieces (--piece_length {max(2, most // 8)} of evaluation and predict)."
             )
     # White space at the edge of a sentence would tell byte-level tokenizers where it was cut from its text.
-    flat = [sentence.strip() for sentences in documents for sentence in sentences]
+    texts = [[sentence.strip() for sentence in sentences] for sentences in documents]
+    distinct = list(dict.fromkeys(sentence for sentences in texts for sentence in sentences))
     encoded: list[list[int]] = (
         tokenizer(
-            flat,
+            distinct,
             add_special_tokens=False,
             padding=False,
             truncation=False,
@@ -115,16 +116,15 @@ def encode_documents(
             split_special_tokens=True,  # a text that talks of [SEP] means the letters
             verbose=False,
         )["input_ids"]
-        if flat
+        if distinct
         else []
     )
+    ids_of = dict(zip(distinct, encoded, strict=True))
     columns: dict[str, list[Any]] = {field.name: [] for field in TOKEN_COLUMNS}
-    start = 0
-    for sentences in documents:
-        ids = encoded[start : start + len(sentences)]
-        start += len(sentences)
+    for sentences in texts:
+        ids = [ids_of[sentence] for sentence in sentences]
         budget = max_length if per_sentence else fair_budget([len(sentence) + 1 for sentence in ids], max_length)
-        kept = [sentence[: budget - 1] for sentence in ids]
+        kept = [sentence if len(sentence) < budget else sentence[: budget - 1] for sentence in ids]
         columns["sentence_ids"].append(kept)
         columns["length"].append(sum(len(sentence) + 1 for sentence in kept))
         columns["cut"].append(sum(len(sentence) for sentence in ids) - sum(len(sentence) for sentence in kept))
@@ -208,11 +208,12 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return digest(type(tokenizer).__name__, special, files)
 
 
-def describe_cuts(columns: Mapping[str, Any] | Dataset) -> str | None:
+def describe_cuts(columns: Mapping[str, Any] | Dataset, *, what: str = "documents") -> str | None:
     """One sentence about what did not fit into the encoder's window; None if everything did.
 
     Args:
         columns: with ``cut`` and ``length`` of :func:`encode_documents`.
+        what: what each of its rows is.
     """
     cut, lengths = (
         numbers(columns, name) if isinstance(columns, Dataset) else np.asarray(columns[name])
@@ -222,6 +223,6 @@ def describe_cuts(columns: Mapping[str, Any] | Dataset) -> str | None:
         return None
     tokens = int(lengths.sum() + cut.sum())
     return (
-        f"{int((cut > 0).sum())} of {len(cut)} documents do not fit into the encoder's window: {int(cut.sum())} of "
+        f"{int((cut > 0).sum())} of {len(cut)} {what} do not fit into the encoder's window: {int(cut.sum())} of "
         f"{tokens} tokens were cut from their longest sentences (no sentence was dropped)."
     )
