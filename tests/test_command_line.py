@@ -237,8 +237,9 @@ for number in (1, 2):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_configurations_parse_and_say_how_to_start_them(path: Path) -> None:
     ClusterConfig.from_yaml_file(str(path))
-    head = path.read_text().splitlines()[0]
-    assert head.startswith("# ") and f"accelerate launch --config_file accelerate_configs/{path.name}" in head
+    head = path.read_text().partition("compute_environment")[0]
+    assert f"accelerate launch --config_file accelerate_configs/{path.name}" in head
+    assert ("Run in the tests of this project." in head) != ("Never run by this project" in head)
 
 
 # --- prediction -----------------------------------------------------------------------------------------------------
