@@ -2,23 +2,7 @@
 
     python examples/trainer_side_by_side.py
 
-What Trainer does out of sight, and where it is here:
-
-=====================================  ================================================================================
-Trainer                                here
-=====================================  ================================================================================
-``get_train_dataloader``, its sampler  ``GlobalPlan`` (which documents make a step) and ``ordering_loader``
-``data_collator``                      ``model.collator(...)``, a ``Collator``
-``create_optimizer``, weight decay     ``parameter_groups`` and any optimizer of torch
-``create_scheduler``                   any schedule, stepped once per optimizer step whatever the number of processes
-``compute_loss``, ``num_items_in_..``  ``loss_fn(output, batch)``, one value per document; the loop makes the mean
-``training_step``, accumulation        the inside of the ``for`` in ``train_steps``: forward, backward, clip, step
-``max_grad_norm``                      the same argument of ``train_steps``
-``evaluation_loop``                    ``evaluate(...)``, or ``evaluation_records(...)`` with records of one's own
-``compute_metrics``                    ``sentorder.metrics``, on orders and not on padded logits
-callbacks, ``TrainerControl``          the body of the ``for``: log, evaluate, save, ``break``
-``_save_checkpoint``, ``resume_from``  ``sentorder.checkpoint``, ``start=step.cursor``
-=====================================  ================================================================================
+What Trainer does out of sight, and where each of it is here, stands in README ("Coming from Trainer").
 """
 
 import argparse

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import mlflow
+import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
 from safetensors.torch import load_file
 from transformers import AutoModelForTokenClassification, AutoTokenizer, BertForTokenClassification
 
@@ -303,3 +305,18 @@ def test_the_benchmark_of_long_documents(run: Run) -> None:
         rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
         assert [row[0] for row in rows] == ["6", "40"]
         assert all(float(row[2]) >= float(row[3]) >= 0 and float(row[4]) >= float(row[5]) > 50 for row in rows)
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    notebook = nbformat.read(EXAMPLES / "colab.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:  # the same cells, on less
+        small = f"TrainArguments(max_steps=3, model_name_or_path={tiny_encoder!r}, dataset={small_data!r}, "
+        cell.source = cell.source.replace("TrainArguments(o", small + "o")
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert sum("image/png" in output.get("data", ()) for output in outputs) == 1
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "She struck a match." in printed and "confidence 0." in printed
+    assert "'kendall_tau':" in outputs[-1].data["text/plain"]
