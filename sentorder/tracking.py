@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -118,14 +119,22 @@ class Meter:
         return figures
 
 
-def _active_mlflow_run(accelerator: Accelerator) -> dict[str, Any]:
-    """Settings with which MLflow logs into the run that somebody is in, instead of refusing to start another one."""
-    if LoggerType.MLFLOW not in accelerator.log_with:
-        return {}
-    import mlflow
+def _tracker_settings(accelerator: Accelerator, folder: Path, done: int) -> dict[str, dict[str, Any]]:
+    """What trackers are told: to write into the run's folder unless their own variables name another, and more."""
+    settings: dict[str, dict[str, Any]] = {}
+    if done:
+        settings["tensorboard"] = {"purge_step": done}
+    if "WANDB_DIR" not in os.environ:
+        settings["wandb"] = {"dir": str(folder)}
+    if "SWANLAB_LOG_DIR" not in os.environ:
+        settings["swanlab"] = {"logdir": str(folder / "swanlog")}
+    if LoggerType.MLFLOW in accelerator.log_with:
+        import mlflow
 
-    run = mlflow.active_run()
-    return {} if run is None else {"mlflow": {"run_id": run.info.run_id, "nested_run": True}}
+        run = mlflow.active_run()
+        if run is not None:  # log into the run that somebody is in; to start another one would be refused
+            settings["mlflow"] = {"run_id": run.info.run_id, "nested_run": True}
+    return settings
 
 
 class RunLog:
@@ -160,10 +169,8 @@ class RunLog:
         if accelerator.log_with:
             # Trackers take only flat values.
             flat = {name: value if isinstance(value, (int, float)) else str(value) for name, value in arguments.items()}
-            settings = {"tensorboard": {"purge_step": done}} if done else {}
-            accelerator.init_trackers(
-                TRACKER_FOLDER, config=flat, init_kwargs=settings | _active_mlflow_run(accelerator)
-            )
+            settings = _tracker_settings(accelerator, path.parent, done)
+            accelerator.init_trackers(TRACKER_FOLDER, config=flat, init_kwargs=settings)
             # An earlier process may have logged more of this step than is to stay, so it is logged again.
             lines = path.read_text(encoding="utf-8").splitlines() if done and self.main else []
             for row in map(json.loads, lines):

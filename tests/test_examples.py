@@ -163,6 +163,7 @@ def test_another_optimizer_without_a_schedule(run: Run, tiny_encoder: str, small
     assert SentenceOrderer.from_pretrained(tmp_path / "adam").order([["a", "b"]])
 
 
+@pytest.mark.slow
 def test_a_moving_average(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     assert changed_lines("ema.py") <= 12
     by_hand = example(run, "sentence_ordering.py", tiny_encoder, small_data, "--output_dir", "hand")
@@ -174,6 +175,7 @@ def test_a_moving_average(run: Run, tiny_encoder: str, small_data: str, tmp_path
     assert not any(torch.equal(hand[name], ema[name]) for name in hand if name.endswith("query.weight"))
 
 
+@pytest.mark.slow
 def test_adapters(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     assert changed_lines("lora.py") <= 12
     printed = example(run, "lora.py", tiny_encoder, small_data, "--output_dir", "lora", "--rank", "4")
@@ -185,6 +187,7 @@ def test_adapters(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) 
     assert SentenceOrderer.from_pretrained(tmp_path / "lora").order([["a", "b"]])
 
 
+@pytest.mark.slow
 def test_two_tasks_on_one_process_and_on_two(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     arguments = ("--model_name_or_path", tiny_encoder, "--dataset", small_data)
     start = ("accelerate", "launch", "--config_file", str(GLOO), "--main_process_port", "29542")
@@ -197,6 +200,7 @@ def test_two_tasks_on_one_process_and_on_two(run: Run, tiny_encoder: str, small_
     assert all(torch.allclose(a[name], b[name], rtol=0, atol=1e-5) for name in a)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was_stopped(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     data = small_data.rpartition(",")[0]  # without test
     arguments = ("--max_steps", "1", "--output_dir", "search")
@@ -307,6 +311,7 @@ def test_the_benchmark_of_long_documents(run: Run) -> None:
         assert all(float(row[2]) >= float(row[3]) >= 0 and float(row[4]) >= float(row[5]) > 50 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_its_first_cell_to_its_last(tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     notebook = nbformat.read(EXAMPLES / "colab.ipynb", as_version=4)
     nbformat.validate(notebook)
