@@ -335,6 +335,11 @@ class _PredictionGroup:
     num_best: Annotated[int, Between(1, 100)] = option(
         1, "How many orders of each document, best first; above 1 the answer is JSON lines."
     )
+    explain: Optional[str] = option(
+        None,
+        "Also draw what the model says about each two sentences of a document, of which there must be one, into this "
+        "file (.png).",
+    )
     score: bool = option(
         False, "Rate the order in which the sentences stand instead: Kendall's tau against the predicted one, and more."
     )
@@ -348,6 +353,10 @@ class PredictArguments(DecodingArguments, _PredictionGroup, CheckedArguments):
 
     def problems(self) -> list[str]:
         found = _required(self.model_path, "--model_path") + super().problems()
+        if self.explain is not None and not self.explain.endswith(".png"):
+            found.append(f"--explain {self.explain}: the name of the picture must end in .png.")
+        if self.explain is not None and self.score:
+            found.append("--explain: has no meaning with --score.")
         if self.score and self.num_best > 1:
             found.append("--num_best: has no meaning with --score, which rates one order.")
         return found

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 
 from .contracts import AutoregressiveHead, Batch, Decoded, Decoder, OrderingOutput, StepDecoder
 from .data.collation import EncodedDocument
-from .data.sampling import GlobalPlan
+from .data.sampling import GlobalPlan, PlannedDocument
 from .data.tokenization import describe_cuts, encode_documents
 from .errors import UserError
 from .methods import DECODERS, Backbone, Method
@@ -156,6 +157,32 @@ class OrderingMixin:
             tau = kendall_tau(positions_of(best.order), range(len(best.order)))
             yield index, Coherence(tau, log_likelihood, best.order, best.confidence)
 
+    def precedence(self, sentences: Sequence[str]) -> np.ndarray:
+        """What the model says about each two sentences of a document.
+
+        Args:
+            sentences: in any order.
+
+        Returns:
+            (n, n) the probability, 0 to 1, that the sentence of the row stands before that of the column; the diagonal
+            is 0.5.
+
+        Raises:
+            UserError: if the model's method gives no pair logits, and as :meth:`order`.
+        """
+        _check_documents([sentences], ["the document"])
+        ((_, batch, output),) = self._outputs([sentences], 1, ["the document"])
+        if output.pair_logits is None:
+            raise UserError(
+                f"The method {self.config.method} says nothing about pairs of sentences; pairwise, "
+                "pairwise-neighbours, pointer-pairs and joint do."
+            )
+        n = len(sentences)
+        sources = batch["sources"][0, :n].cpu().numpy()
+        found = np.empty((n, n))
+        found[np.ix_(sources, sources)] = torch.sigmoid(output.pair_logits[0, :n, :n].double()).cpu().numpy()
+        return found
+
     def forward_passes(self, batch: Batch) -> OrderingOutput:
         """The output averaged over as many passes as :meth:`set_decoding` asks for, in the slots of the batch."""
         return run_passes(
@@ -276,6 +303,30 @@ class OrderingMixin:
         what: str = "documents",
     ) -> Iterator[tuple[int, list[Decoded], float | None]]:
         """Like :meth:`_ranked` without pieces, but orders that differ in copies alone are several."""
+        model: Any = self
+        likelihood = model.method.log_likelihood if rate else None
+        # Positions are for the likelihood alone; the slots do not depend on them, and no decoder sees them.
+        found = self._outputs(documents, batch_size, names, with_positions=likelihood is not None, what=what)
+        for planned, batch, output in found:
+            wanted = _with_spare(k, [documents[document.row] for document in planned])
+            rankings = model.decode(output, batch["slot_mask"], k=wanted)
+            likelihoods = [None] * len(planned) if likelihood is None else likelihood(output, batch).tolist()
+            answers = zip(planned, batch["sources"].tolist(), rankings, likelihoods, strict=True)
+            for document, sources, ranking, log_likelihood in answers:
+                orders = [best._replace(order=[sources[slot] for slot in best.order]) for best in ranking]
+                yield document.row, orders, log_likelihood
+
+    @torch.no_grad()
+    def _outputs(
+        self,
+        documents: Sequence[Sequence[str]],
+        batch_size: int,
+        names: Sequence[str],
+        *,
+        with_positions: bool = False,
+        what: str = "documents",
+    ) -> Iterator[tuple[Sequence[PlannedDocument], Batch, OrderingOutput]]:
+        """What the model says of each batch of the documents, and which these are."""
         if not documents:
             return
         model: Any = self
@@ -288,20 +339,11 @@ class OrderingMixin:
             cuts = describe_cuts(columns, what=what)
             if cuts:
                 logger.warning(cuts)
-            likelihood = model.method.log_likelihood if rate else None
-            # Positions are for the likelihood alone; the slots do not depend on them, and no decoder sees them.
-            collate = model.collator(seed=SHUFFLE_SEED, with_positions=likelihood is not None)
+            collate = model.collator(seed=SHUFFLE_SEED, with_positions=with_positions)
             for planned in GlobalPlan(columns["length"], batch_size):
                 items = [EncodedDocument(document, columns["sentence_ids"][document.row]) for document in planned]
                 batch = {name: tensor.to(model.device) for name, tensor in collate(items).items()}
-                output = model.forward_passes(batch)
-                wanted = _with_spare(k, [documents[document.row] for document in planned])
-                rankings = model.decode(output, batch["slot_mask"], k=wanted)
-                likelihoods = [None] * len(items) if likelihood is None else likelihood(output, batch).tolist()
-                answers = zip(planned, batch["sources"].tolist(), rankings, likelihoods, strict=True)
-                for document, sources, ranking, log_likelihood in answers:
-                    found = [best._replace(order=[sources[slot] for slot in best.order]) for best in ranking]
-                    yield document.row, found, log_likelihood
+                yield planned, cast(Batch, batch), model.forward_passes(batch)
         finally:
             model.train(was_training)
 

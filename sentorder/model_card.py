@@ -35,6 +35,7 @@ def model_card(
     validation: Mapping[str, float] | None,
     test: Mapping[str, float] | None,
     arguments: Mapping[str, Any],
+    picture: str | None = None,
 ) -> str:
     """A card with data, method, scores, command and versions, as Markdown with the Hub's metadata block.
 
@@ -49,6 +50,7 @@ def model_card(
         validation: scores of these weights on validation, if it was looked at.
         test: likewise on test.
         arguments: those that differ from the defaults.
+        picture: a file beside the card that shows the run.
     """
     header = yaml.safe_dump(
         {"library_name": "sentorder", "base_model": encoder, "tags": ["sentence-ordering"]}, sort_keys=False
@@ -64,6 +66,7 @@ def model_card(
         ),
     ]
     scores = "\n".join(table) if columns else "It was not evaluated."
+    shown = f"\n![Training, and where the sentences of the test documents came out]({picture})\n" if picture else ""
     sizes = ", ".join(f"{count} {split}" for split, count in documents.items())
     versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
     return f"""---
@@ -89,7 +92,7 @@ print(orderer.order([["Then it was dark.", "The sun went down."]])[0].sentences)
 
 Each document was shuffled before it was ordered; every document counts once. The weights are those of step {best_step}
 of {steps}, chosen on validation where there was one; test was looked at once, with these weights.
-
+{shown}
 ## Training
 
 ```

@@ -14,10 +14,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from .arguments import PredictArguments
+from .charts import draw_precedence, new_figure
 from .command_line import parse_arguments, run_command
 from .data.documents import Document, Skipped
 from .data.formats import FORMATS, Format, format_of, read_file
@@ -25,6 +27,7 @@ from .data.reading import Reading
 from .data.rows import Columns, parse_columns
 from .data.text_files import File
 from .errors import UserError
+from .files import disk_reason
 from .inference import Coherence, Ordered
 from .methods import DECODERS
 from .model_files import check_is_orderer
@@ -126,6 +129,15 @@ def _read_once(
     return on_main_process(accelerator, read)
 
 
+def _explain(model: SentenceOrderer, document: Document, best: Ordered, path: str) -> None:
+    """Draw what the model says about the pairs of a document, its sentences in predicted order."""
+    probabilities = model.precedence(document.sentences)[np.ix_(best.order, best.order)]
+    try:
+        draw_precedence(best.sentences, probabilities).savefig(path)
+    except OSError as error:
+        raise UserError(f"--explain {path}: cannot be written ({disk_reason(error)}).") from None
+
+
 def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
@@ -148,6 +160,12 @@ def main() -> None:
     check_is_orderer(str(arguments.model_path))
     with accelerator_for(mixed_precision=None, cpu_threads=arguments.cpu_threads) as accelerator:
         documents, separator = _read_once(accelerator, rest.file, arguments)
+        if arguments.explain is not None:
+            if len(documents) != 1:
+                raise UserError(
+                    f"--explain: draws one document, and {rest.file or 'standard input'} has {len(documents)}."
+                )
+            new_figure(1, 1)  # is there what it takes?
         model = SentenceOrderer.from_pretrained(str(arguments.model_path)).to(accelerator.device)
         model.set_decoding(
             decoder=arguments.decoder,
@@ -192,6 +210,8 @@ def main() -> None:
                 )
         if accelerator.is_main_process:
             print(answer)
+            if arguments.explain is not None:
+                _explain(model, documents[0], found[0][0], arguments.explain)
 
 
 if __name__ == "__main__":

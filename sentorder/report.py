@@ -1,26 +1,87 @@
-"""Draw a run: ``python -m sentorder.report runs/1`` writes ``report.png`` into its folder."""
+"""Runs in pictures: ``python -m sentorder.report runs/1 [runs/2 ...]`` writes a page and its PNGs."""
 
 from __future__ import annotations
 
 import argparse
+import base64
+import html
+import io
 import json
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
+from .charts import (
+    Group,
+    Learning,
+    draw_groups,
+    draw_learning,
+    draw_overview,
+    draw_positions,
+    draw_reliability,
+)
 from .command_line import run_command
+from .compare import Scored, System, differences, score
+from .data.reading import SourceOptions
+from .data.sources import load_split
 from .errors import UserError
-from .metrics import positions_of
+from .files import disk_reason
+from .metrics import MAIN_FIGURES, kendall_tau, positions_of
+from .predictions import PREDICTIONS, Prediction, like_the_first, read_predictions
+
+SHOWN = 3
+"""Documents with the best orders (of those that are right the longest), and as many with the worst."""
+TITLES = {"kendall_tau": "Kendall's tau", "accuracy": "accuracy", "perfect_match_ratio": "perfect match ratio"}
 
 
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError('Pictures need matplotlib: pip install "sentorder[plot]".') from None
-    return Figure
+_FLAGS = {name: name for name in ("format", "columns", "language", "unit", "window", "stride")} | {
+    "config": "dataset_config_name",
+    "revision": "dataset_revision",
+}
+"""What reading a source depends on -> the argument of a run that says it."""
+
+
+class FinishedRun(NamedTuple):
+    """What the folder of a run holds."""
+
+    folder: Path
+    learning: Learning
+    predictions: list[Prediction]
+    confidences: list[float]
+
+
+class Picture(NamedTuple):
+    """A figure of the page."""
+
+    name: str
+    """Of its file, without ending."""
+    title: str
+    description: str
+    figure: Any
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """Read what a finished run has left.
+
+    Raises:
+        UserError: if it has no metrics or no predictions.
+    """
+    rows = _read_lines(folder / "metrics.jsonl")
+    losses, validation, test = (
+        [(int(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
+        for name in ("loss", "eval_kendall_tau", "test_kendall_tau")
+    )
+    if not losses or not (folder / PREDICTIONS).exists():
+        raise UserError(f"{folder}: is not the folder of a finished run with a test split.")
+    confidences = [float(row.get("confidence", "nan")) for row in _read_lines(folder / PREDICTIONS)]
+    learning = Learning(folder.name or str(folder), losses, validation, test)
+    return FinishedRun(folder, learning, read_predictions(folder), confidences)
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -32,24 +93,27 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path}: cannot be read ({error}).") from None
 
 
-def position_counts(orders: list[list[int]]) -> np.ndarray:
-    """How often a sentence of each true position came out at each predicted one.
+def texts_of(folder: Path) -> dict[str, list[str]]:
+    """The test documents of a run by their ids, read again from where it had them.
 
-    Args:
-        orders: sentence indices in predicted order, of documents of n sentences each.
-
-    Returns:
-        (n, n): the share, in each row (true position) of each column (predicted position); rows sum to 1.
+    Raises:
+        UserError: if the data set is not there any more.
     """
-    n = len(orders[0])
-    counts = np.zeros((n, n))
-    for order in orders:
-        counts[np.arange(n), positions_of(order)] += 1
-    return counts / len(orders)
+    try:
+        values = yaml.safe_load((folder / "arguments.yaml").read_text(encoding="utf-8"))
+        options = SourceOptions(**{name: values.get(flag) for name, flag in _FLAGS.items()})
+        dataset = values["dataset"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        raise UserError(f"{folder}: has no arguments.yaml that says where the texts are.") from None
+    table, _ = load_split(dataset, "test", options)
+    return dict(zip(table["id"], table["sentences"], strict=True))
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
 
 
 def draw_run(folder: Path) -> Any:
-    """A figure: how training went, and where the test sentences came out.
+    """One run at a glance, as a matplotlib figure.
 
     Args:
         folder: of a finished run.
@@ -57,56 +121,262 @@ def draw_run(folder: Path) -> Any:
     Raises:
         UserError: if matplotlib or the run's files are missing.
     """
-    figure_class = _figure_class()
-    rows = _read_lines(folder / "metrics.jsonl")
-    figure = figure_class(figsize=(9.6, 3.8), dpi=150, layout="constrained")
-    curves, heat = figure.subplots(1, 2, width_ratios=[1.5, 1])
+    run = read_run(folder)
+    return draw_overview(run.learning, [prediction.order for prediction in run.predictions])
 
-    losses, taus, tests = (
-        [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-        for name in ("loss", "eval_kendall_tau", "test_kendall_tau")
+
+def pictures_of(runs: Mapping[str, FinishedRun], scored: Sequence[Scored]) -> list[Picture]:
+    """All figures of the page.
+
+    Args:
+        runs: by name.
+        scored: the figures of each, in the same order.
+    """
+    orders = {name: [prediction.order for prediction in run.predictions] for name, run in runs.items()}
+    pictures = [
+        Picture(
+            "learning",
+            "Learning",
+            "Training loss, and Kendall's tau on validation; the star is test, with the weights that were kept.",
+            draw_learning([run.learning._replace(name=name) for name, run in runs.items()]),
+        )
+    ]
+    for kind, title in (("sentences", "By number of sentences"), ("genre", "By genre")):
+        if all(kind in item.groups for item in scored):
+            groups = {
+                name: [Group(label, item.figures["kendall_tau"][mask]) for label, mask in item.groups[kind]]
+                for name, item in zip(runs, scored, strict=True)
+            }
+            pictures.append(
+                Picture(f"tau_by_{kind}", title, "Tau with its 95 % interval; in brackets how many documents.",
+                        draw_groups(title, groups))
+            )  # fmt: skip
+    pictures.append(
+        Picture(
+            "positions",
+            "Positions",
+            "Where the sentences of each true position came out: the share of each row.",
+            draw_positions(orders),
+        )
     )
-    if not losses or not tests:
-        raise UserError(f"{folder}: is not the folder of a finished run with a test split.")
-    curves.plot(*zip(*losses, strict=True), color="0.6", linewidth=1.2, label="training loss")
-    curves.set(xlabel="optimizer step", ylabel="training loss", title="Training")
-    curves.spines[["top"]].set_visible(False)
-    tau_axis = curves.twinx()
-    if taus:
-        tau_axis.plot(*zip(*taus, strict=True), color="tab:blue", marker="o", label="tau, validation")
-    tau_axis.plot(*zip(*tests, strict=True), color="tab:orange", marker="D", linestyle="", label="tau, test")
-    tau_axis.set_ylabel("Kendall's tau")
-    tau_axis.set_ylim(min(0.0, *(tau for _, tau in taus + tests)), 1)
-    tau_axis.spines[["top"]].set_visible(False)
-    handles = [line for axis in (curves, tau_axis) for line in axis.get_lines()]
-    curves.legend(handles=handles, loc="upper center", ncols=3, frameon=False, fontsize=8)
-    curves.set_ylim(0, 1.2 * max(loss for _, loss in losses))
+    known = {name: _reliability(run) for name, run in runs.items()}
+    if all(len(confidences) for confidences, _ in known.values()):
+        pictures.append(
+            Picture(
+                "reliability",
+                "Confidence",
+                "Documents in groups of like confidence, and the tau that they reached; on the line, confidence is "
+                "what it says.",
+                draw_reliability(known),
+            )
+        )
+    return pictures
 
-    orders = [row["order"] for row in _read_lines(folder / "predictions.jsonl")]
-    n, documents = Counter(len(order) for order in orders).most_common(1)[0]
-    shares = position_counts([order for order in orders if len(order) == n])
-    heat.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for true in range(n):
-        for predicted in range(n):
-            share = shares[true, predicted]
-            heat.text(predicted, true, f"{share:.0%}", ha="center", va="center", fontsize=8,
-                      color="white" if share > 0.5 else "black")  # fmt: skip
-    ticks = range(n)
-    heat.set(
-        xticks=ticks, yticks=ticks, xticklabels=[i + 1 for i in ticks], yticklabels=[i + 1 for i in ticks],
-        xlabel="position the model gives", ylabel="true position",
-        title=f"Test: {n} sentences ({documents} of {len(orders)} texts)",
-    )  # fmt: skip
-    return figure
+
+def _reliability(run: FinishedRun) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence and tau of the documents that have both."""
+    pairs = [
+        (confidence, kendall_tau(positions_of(prediction.order), range(len(prediction.order))))
+        for confidence, prediction in zip(run.confidences, run.predictions, strict=True)
+        if len(prediction.order) > 1 and not np.isnan(confidence)
+    ]
+    found = np.array(pairs).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; padding: 1rem; max-width: 60rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; } h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
+p { max-width: 42rem; } img { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #ddd; white-space: nowrap; }
+.document { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: flex-start; }
+.document svg { flex: none; } .document ol { flex: 1 1 20rem; margin: 0; padding-left: 1.6rem; }
+.note { color: #666; }
+"""
+
+
+def page(
+    runs: Mapping[str, FinishedRun],
+    scored: Sequence[Scored],
+    pictures: Sequence[tuple[Picture, bytes]],
+    texts: Mapping[str, Sequence[str]],
+    notes: Sequence[str],
+) -> str:
+    """The page, with everything in it: it needs no other file.
+
+    Args:
+        runs: by name.
+        scored: the figures of each, in the same order.
+        pictures: each with its PNG.
+        texts: of the test documents by id; without them documents are not shown.
+        notes: what there is to say.
+    """
+    names = ", ".join(runs)
+    parts = [f"<h1>{html.escape(names)}</h1>", _scores_table(runs, scored)]
+    if len(scored) > 1 and scored[0].scores["documents"] > 1:
+        parts.append(_differences_table(scored))
+    parts += [f'<p class="note">{html.escape(note)}</p>' for note in notes]
+    for picture, png in pictures:
+        source = base64.b64encode(png).decode()
+        parts += [
+            f"<h2>{html.escape(picture.title)}</h2>",
+            f"<p>{html.escape(picture.description)}</p>",
+            f'<img src="data:image/png;base64,{source}" alt="{html.escape(picture.title)}">',
+        ]
+    for name, run in runs.items():
+        if texts:
+            parts.append(_documents(name, run, texts))
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(names)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *others = [[html.escape(cell) for cell in row] for row in rows]
+    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in others]
+    return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
+
+
+def _scores_table(runs: Mapping[str, FinishedRun], scored: Sequence[Scored]) -> str:
+    rows = [["test", "documents", *(TITLES[name] for name in MAIN_FIGURES)]]
+    for name, item in zip(runs, scored, strict=True):
+        cells = []
+        for figure in MAIN_FIGURES:
+            low, high = item.scores.get(f"{figure}_low"), item.scores.get(f"{figure}_high")
+            interval = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
+            cells.append(f"{item.scores[figure]:.3f}{interval}")
+        rows.append([name, str(item.scores["documents"]), *cells])
+    return _table(rows)
+
+
+def _differences_table(scored: Sequence[Scored]) -> str:
+    first, *others = scored
+    rows = [[f"less {first.system.name}", *(TITLES[name] for name in MAIN_FIGURES)]]
+    for other in others:
+        found = differences(first, other)
+        cells = [
+            f"{item.difference:+.3f} ({item.low:+.3f} to {item.high:+.3f}), p {item.p_value:.4f}"
+            for item in (found[name] for name in MAIN_FIGURES)
+        ]
+        rows.append([other.system.name, *cells])
+    return "<p>On the same documents, paired:</p>\n" + _table(rows)
+
+
+def _documents(name: str, run: FinishedRun, texts: Mapping[str, Sequence[str]]) -> str:
+    """The documents that came out best and worst, in their true order, with their moves."""
+    rated = sorted(
+        (round(kendall_tau(positions_of(row.order), range(len(row.order))), 6), len(row.order), row.id, row.order)
+        for row in run.predictions
+        if len(row.order) > 2 and len(texts.get(row.id, ())) == len(row.order)
+    )
+    worst = rated[:SHOWN]
+    parts = []
+    for title, some in (("worst", worst), ("best", [item for item in rated[: -SHOWN - 1 : -1] if item not in worst])):
+        for tau, _, id, order in some:
+            sentences = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in texts[id])
+            parts.append(
+                f"<h3>{html.escape(id)}: tau {tau:.2f} ({title})</h3>\n"
+                f'<div class="document">{_moves(order)}<ol>{sentences}</ol></div>'
+            )
+    if not parts:
+        return ""
+    return (
+        f"<h2>Documents of {html.escape(name)}</h2>\n<p>The sentences stand in their true order; a line leads from the "
+        "place of each to the one that the model gave it.</p>\n" + "\n".join(parts)
+    )
+
+
+def _moves(order: Sequence[int]) -> str:
+    """Lines from true places (left) to predicted ones (right), as SVG."""
+    places, step = positions_of(order), 26
+    lines = []
+    for true, predicted in enumerate(places.tolist()):
+        colour = "#3a6ea5" if true == predicted else "#d1701c"
+        y, to = step * true + 14, step * predicted + 14
+        lines.append(
+            f'<line x1="26" y1="{y}" x2="104" y2="{to}" stroke="{colour}" stroke-width="2"/>'
+            f'<text x="12" y="{y + 5}" text-anchor="middle">{true + 1}</text>'
+            f'<text x="118" y="{y + 5}" text-anchor="middle">{true + 1}</text>'
+        )
+    height = step * len(order) + 4
+    label = "the model's order: " + " ".join(str(index + 1) for index in order)
+    return (
+        f'<svg width="130" height="{height}" viewBox="0 0 130 {height}" font-size="14" role="img" '
+        f'aria-label="{label}">{"".join(lines)}</svg>'
+    )
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def write_report(folders: Sequence[Path], output: Path) -> Path:
+    """Write ``index.html`` and the PNGs of one run or several.
+
+    Args:
+        folders: of finished runs on the same test documents.
+        output: a folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: if a run is not finished, their test documents differ, or the folder cannot be written.
+    """
+    found = [read_run(folder) for folder in folders]
+    names = [run.learning.name for run in found]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        raise UserError(f"{folders[0]}: is given twice.")
+    runs = dict(zip(names, found, strict=True))
+    aligned = like_the_first([(name, run.predictions) for name, run in runs.items()])
+    scored = [
+        score(System(name, [str(run.folder)]), [rows]) for (name, run), rows in zip(runs.items(), aligned, strict=True)
+    ]
+    notes = []
+    try:
+        texts = texts_of(folders[0])
+    except UserError as error:
+        texts, notes = {}, [f"Documents are not shown: {error}"]
+    pictures = pictures_of(runs, scored)
+    if len(found) == 1:
+        orders = [prediction.order for prediction in found[0].predictions]
+        overview = Picture("overview", "", "", draw_overview(found[0].learning, orders))
+    drawn = [(picture, _png(picture.figure)) for picture in pictures]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for picture, png in [*drawn, *([(overview, _png(overview.figure))] if len(found) == 1 else [])]:
+            (output / f"{picture.name}.png").write_bytes(png)
+        (output / "index.html").write_text(page(runs, scored, drawn, texts, notes), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output_dir {output}: cannot be written ({disk_reason(error)}).") from None
+    return output / "index.html"
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def main() -> None:
     """The command line program."""
-    parser = argparse.ArgumentParser(prog="python -m sentorder.report", description="Draw a finished run.")
-    parser.add_argument("run", metavar="RUN", type=Path, help="The folder of a run, such as runs/1.")
-    folder = parser.parse_args().run
-    draw_run(folder).savefig(folder / "report.png")
-    print(folder / "report.png")
+    parser = argparse.ArgumentParser(
+        prog="python -m sentorder.report", description="Draw one finished run, or several beside each other."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="The folder of a run, such as runs/1.")
+    parser.add_argument("--output_dir", type=Path, help="Where to write (default: report/ in the first run's folder).")
+    given = parser.parse_args()
+    print(write_report(given.runs, given.output_dir or given.runs[0] / "report"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -14,9 +15,11 @@ from datasets import Dataset
 from .arguments import TrainArguments
 from .errors import UserError, first_line
 from .evaluation import Evaluation, describe_scores
-from .files import write_json, write_json_lines
+from .files import write_json, write_json_lines, write_text
 from .metrics import accuracy, kendall_tau, positions_of
 from .model_card import model_card
+from .predictions import PREDICTIONS
+from .report import draw_run
 from .run import Run
 from .run_folder import RESULT
 
@@ -61,6 +64,9 @@ def write_results(run: Run, result: TrainResult, test: Evaluation | None) -> Non
         test: its result on test; None if there is no test split.
     """
     folder, arguments, model, tables = run.folder, run.arguments, run.bare, run.tables
+    if test is not None:
+        write_json(folder / "test_results.json", test.scores)
+        write_json_lines(folder / PREDICTIONS, test.predictions(tables["test"]))
     defaults = TrainArguments()
     changed = {name: value for name, value in dataclasses.asdict(arguments).items() if value != getattr(defaults, name)}
     card = model_card(
@@ -74,20 +80,27 @@ def write_results(run: Run, result: TrainResult, test: Evaluation | None) -> Non
         validation=result.validation,
         test=result.test,
         arguments=changed,
+        picture=_picture(folder) if test is not None else None,
     )
-    (folder / "model" / "README.md").write_text(card, encoding="utf-8")
+    write_text(folder / "model" / "README.md", card)
     if result.validation is not None:
         which = f"the best of {result.steps}" if run.keeps_best else "the last"
         print(f"\nvalidation (step {result.best_step}, {which}): {describe_scores(result.validation)}")
     if test is not None:
-        write_json(folder / "test_results.json", test.scores)
-        write_json_lines(folder / "predictions.jsonl", test.predictions(tables["test"]))
         print(f"test: {describe_scores(test.scores)}\n")
         print(_describe_examples(tables["test"], test, arguments.seed))
     # Last of all: this file says that the run is finished.
     values = dataclasses.asdict(result)
     write_json(folder / RESULT, {name: values[name] for name in ("steps", "best_step", "validation", "test")})
     print(f"\nmodel: {folder / 'model'}\nuse it: python -m sentorder.predict --model_path {folder / 'model'} FILE")
+
+
+def _picture(folder: Path) -> str | None:
+    """Draw the run into the folder of its model, and give the name of the file; None without matplotlib."""
+    if find_spec("matplotlib") is None:
+        return None
+    draw_run(folder).savefig(folder / "model" / "overview.png")
+    return "overview.png"
 
 
 def _describe_examples(table: Dataset, test: Evaluation, seed: int) -> str:
