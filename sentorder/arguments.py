@@ -192,6 +192,15 @@ class TrainRuntimeArguments(RuntimeArguments):
         "Before training, try the longest documents; while they do not fit into memory, cut a step into twice as many "
         "micro-batches. The documents of a step stay the same, so the numbers do.",
     )
+    gradient_checkpointing: bool = option(
+        False, "Save memory: compute each layer once more in the backward pass, instead of keeping what it gave."
+    )
+    torch_compile: bool = option(
+        False, "Compile the encoder with torch.compile: slow to start, for long runs on a GPU."
+    )
+    attn_implementation: Optional[Literal["eager", "sdpa"]] = option(
+        None, "How the encoder computes attention (without it: as transformers chooses, mostly sdpa)."
+    )
     deterministic: bool = option(
         False, "Only operations that give the same bits each time, on a GPU too; slower there."
     )
@@ -233,6 +242,9 @@ class OutputArguments:
         "kendall_tau", "Of the validation split; the highest is best, of the loss the lowest."
     )
     load_best_model_at_end: bool = option(True, "Keep the best model by that, and score it on test; else the last one.")
+    push_to_hub: Optional[str] = option(
+        None, "Upload the model to this repository of the Hub (owner/name) at the end; a new one is private."
+    )
     log_with: list[str] = field(
         default_factory=list, metadata={"help": "Trackers of Accelerate to log to as well, such as tensorboard."}
     )

@@ -10,6 +10,9 @@ from typing import Any
 
 import yaml
 
+from .data.sources import BUNDLED
+from .encoders import DEFAULT_ENCODER
+
 LIBRARIES = ("sentorder", "accelerate", "transformers", "datasets", "torch")
 FIGURES = (
     ("kendall_tau", "Kendall's tau"),
@@ -52,9 +55,7 @@ def model_card(
         arguments: those that differ from the defaults.
         picture: a file beside the card that shows the run.
     """
-    header = yaml.safe_dump(
-        {"library_name": "sentorder", "base_model": encoder, "tags": ["sentence-ordering"]}, sort_keys=False
-    )
+    header = yaml.safe_dump(_metadata(encoder, dataset, method, test), sort_keys=False, allow_unicode=True)
     command = " ".join(["accelerate launch -m sentorder.train", *(_flag(*item) for item in arguments.items())])
     columns = [(name, scores) for name, scores in (("validation", validation), ("test", test)) if scores is not None]
     table = [
@@ -101,6 +102,21 @@ of {steps}, chosen on validation where there was one; test was looked at once, w
 
 {versions}
 """
+
+
+def _metadata(encoder: str, dataset: str, method: str, test: Mapping[str, float] | None) -> dict[str, Any]:
+    """What the Hub reads: among it the scores, so that it can show them."""
+    metadata: dict[str, Any] = {"library_name": "sentorder", "base_model": encoder, "tags": ["sentence-ordering"]}
+    if dataset in BUNDLED and encoder == DEFAULT_ENCODER:
+        metadata["license"] = "apache-2.0"  # that of the encoder; the passages are in the public domain
+    if test is not None:
+        result = {
+            "task": {"type": "sentence-ordering", "name": "Sentence ordering"},
+            "dataset": {"type": dataset, "name": dataset, "split": "test"},
+            "metrics": [{"type": name, "name": title, "value": round(test[name], 4)} for name, title in FIGURES],
+        }
+        metadata["model-index"] = [{"name": f"sentorder, {method}", "results": [result]}]
+    return metadata
 
 
 def _flag(name: str, value: Any) -> str:

@@ -22,6 +22,7 @@ from .data.sampling import GlobalPlan
 from .data.splitting import numbers
 from .errors import UserError
 from .evaluation import Evaluation, check_fixed_shapes, evaluate, evaluation_loader, one_shape
+from .execution import set_execution
 from .loop import Cursor
 from .memory import fitting_accumulation, most_demanding
 from .model_files import save_model
@@ -131,6 +132,12 @@ def build_run(
         dropout=arguments.dropout,
         max_length=arguments.max_length,
         tokenizer_name=None if resumes else arguments.tokenizer_name,
+    )
+    set_execution(
+        model.backbone.encoder,
+        attn_implementation=arguments.attn_implementation,
+        gradient_checkpointing=arguments.gradient_checkpointing,
+        torch_compile=arguments.torch_compile,
     )
     workers = arguments.preprocessing_num_workers
     tables = main_process_first(

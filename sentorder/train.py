@@ -22,6 +22,7 @@ from .data.splitting import first_rows
 from .data.tokenization import describe_cuts
 from .errors import UserError, first_line
 from .finite_guard import NonFiniteError
+from .hub import check_can_push, push_model
 from .loop import Step, train_steps
 from .methods import BACKBONES, TRAINED
 from .model_files import restore_weights
@@ -71,6 +72,9 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             result = read_result(start.finished)
             accelerator.print(f"{start.finished}: this run is finished, after {result.steps} steps.")
             return result
+        repository = arguments.push_to_hub
+        if repository is not None:
+            on_main_process(accelerator, lambda: check_can_push(str(repository)))
         documents, notes = main_process_first(accelerator, lambda: _load_documents(arguments))
         run = build_run(accelerator, arguments, documents, start)
         settings = dataclasses.asdict(run.arguments)
@@ -107,6 +111,9 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             None if test is None else test.scores,
         )
         on_main_process(accelerator, lambda: write_results(run, result, test))
+        if repository is not None:
+            address = on_main_process(accelerator, lambda: push_model(result.model_dir, str(repository)))
+            accelerator.print(f"uploaded: {address}")
         return result
 
 
