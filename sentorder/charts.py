@@ -241,7 +241,7 @@ def _heat_map(axis: Any, orders: Sequence[Sequence[int]], name: str = "") -> Non
                 share = shares[true, predicted]
                 axis.text(predicted, true, f"{share:.0%}", ha="center", va="center", fontsize=8 if n <= 8 else 6,
                           color="white" if share > 0.5 else "black")  # fmt: skip
-    ticks = range(n)
+    ticks = range(0, n, -(-n // 20))
     axis.set(
         xticks=ticks, yticks=ticks, xticklabels=[i + 1 for i in ticks], yticklabels=[i + 1 for i in ticks],
         xlabel="position the model gives", ylabel="true position",

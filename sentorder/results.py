@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -96,10 +95,12 @@ def write_results(run: Run, result: TrainResult, test: Evaluation | None) -> Non
 
 
 def _picture(folder: Path) -> str | None:
-    """Draw the run into the folder of its model, and give the name of the file; None without matplotlib."""
-    if find_spec("matplotlib") is None:
+    """Draw the run into the folder of its model, and give the name of the file; None if that cannot be, as without
+    matplotlib."""
+    try:
+        draw_run(folder).savefig(folder / "model" / "overview.png")
+    except UserError:
         return None
-    draw_run(folder).savefig(folder / "model" / "overview.png")
     return "overview.png"
 
 
