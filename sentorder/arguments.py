@@ -38,7 +38,7 @@ class ModelArguments:
     )
     tokenizer_name: Optional[str] = option(None, "Where the tokenizer comes from, if not from the encoder.")
     method: Optional[str] = option(
-        None, "How sentences are ordered (without it: pairwise, or the method of the model folder)."
+        None, "How sentences are ordered (without it: joint, or the method of the model folder)."
     )
     backbone: Optional[str] = option(
         None, "What reads the documents (without it: hierarchical, or the backbone of the model folder)."
@@ -242,8 +242,9 @@ class OutputArguments:
         "kendall_tau", "Of the validation split; the highest is best, of the loss the lowest."
     )
     load_best_model_at_end: bool = option(True, "Keep the best model by that, and score it on test; else the last one.")
-    push_to_hub: Optional[str] = option(
-        None, "Upload the model to this repository of the Hub (owner/name) at the end; a new one is private."
+    push_to_hub: bool = option(False, "Upload the model to the Hub at the end, into hub_model_id.")
+    hub_model_id: Optional[str] = option(
+        None, "The repository for that, owner/name; one that is not there is made, and is private."
     )
     log_with: list[str] = field(
         default_factory=list, metadata={"help": "Trackers of Accelerate to log to as well, such as tensorboard."}
@@ -282,6 +283,8 @@ class TrainArguments(
             found.append("--early_stopping_patience: has no meaning with --eval_strategy no.")
         if self.resume_from_checkpoint is not None and self.overwrite_output_dir:
             found.append("--resume_from_checkpoint: goes on with the run that --overwrite_output_dir would remove.")
+        if self.push_to_hub != (self.hub_model_id is not None):
+            found.append("--push_to_hub --hub_model_id OWNER/NAME: give both, or neither.")
         if self.resume_from_checkpoint == "auto" and self.output_dir is None:
             found.append("--resume_from_checkpoint auto: give --output_dir as well, the same each time.")
         return found

@@ -23,18 +23,18 @@ def check_can_push(repository: str) -> None:
     try:
         validate_repo_id(repository)
         if "/" not in repository:
-            raise UserError(f"--push_to_hub {repository}: give owner/name.")
+            raise UserError(f"--hub_model_id {repository}: give owner/name.")
         user = HfApi().whoami()
     except HFValidationError as error:
-        raise UserError(f"--push_to_hub {repository}: {first_line(error)}") from None
+        raise UserError(f"--hub_model_id {repository}: {first_line(error)}") from None
     except (OSError, ValueError) as error:  # offline, no token, a token that has expired
         raise UserError(
-            f"--push_to_hub {repository}: the Hub does not know who you are ({first_line(error)}); hf auth login."
+            f"--hub_model_id {repository}: the Hub does not know who you are ({first_line(error)}); hf auth login."
         ) from None
     owner = repository.partition("/")[0]
     names = {str(user.get("name")), *(str(group.get("name")) for group in user.get("orgs", ()))}
     if owner not in names:
-        raise UserError(f"--push_to_hub {repository}: you are {user.get('name')}, who is not in {owner}.")
+        raise UserError(f"--hub_model_id {repository}: you are {user.get('name')}, who is not in {owner}.")
 
 
 def push_model(folder: Path, repository: str) -> str:
@@ -56,7 +56,7 @@ def push_model(folder: Path, repository: str) -> str:
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="A sentence orderer")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--push_to_hub {repository}: the upload failed ({first_line(error)}). The model is in {folder}; hf upload "
-            f"{repository} {folder} tries again."
+            f"--hub_model_id {repository}: the upload failed ({first_line(error)}). The model is in {folder}; "
+            f"hf upload {repository} {folder} tries again."
         ) from None
     return str(address)

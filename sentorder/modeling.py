@@ -24,7 +24,7 @@ from .encoders import (
 )
 from .errors import UserError
 from .inference import OrderingMixin
-from .methods import UNTRAINED, get_backbone, get_method
+from .methods import DEFAULT_METHOD, UNTRAINED, get_backbone, get_method
 from .model_files import MODEL_TYPE, check_is_orderer, is_orderer
 
 FORMAT_VERSION = 2
@@ -50,7 +50,7 @@ class SentenceOrdererConfig(PreTrainedConfig):
 
     encoder: dict[str, Any] | None = None
     encoder_name: str | None = None
-    method: str = "pairwise"
+    method: str = DEFAULT_METHOD
     backbone: str = "hierarchical"
     pooling: str = "both"
     dropout: float = 0.0
@@ -146,7 +146,7 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         cls,
         name_or_path: str | None = None,
         *,
-        method: str = "pairwise",
+        method: str = DEFAULT_METHOD,
         backbone: str | None = None,
         pooling: str = "both",
         dropout: float | None = None,

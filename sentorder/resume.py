@@ -33,7 +33,7 @@ FREE = frozenset(
         "per_device_eval_batch_size", "gradient_checkpointing",
         # what is written, and when; which evaluations there are
         "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "logging_steps", "log_with", "save_strategy",
-        "save_steps", "save_total_limit", "push_to_hub", "eval_strategy", "eval_steps", "eval_on_start",
+        "save_steps", "save_total_limit", "push_to_hub", "hub_model_id", "eval_strategy", "eval_steps", "eval_on_start",
         "load_best_model_at_end",
         # when to give up
         "early_stopping_patience", "max_skipped_steps",

@@ -72,7 +72,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             result = read_result(start.finished)
             accelerator.print(f"{start.finished}: this run is finished, after {result.steps} steps.")
             return result
-        repository = arguments.push_to_hub
+        repository = arguments.hub_model_id
         if repository is not None:
             on_main_process(accelerator, lambda: check_can_push(str(repository)))
         documents, notes = main_process_first(accelerator, lambda: _load_documents(arguments))

@@ -73,7 +73,7 @@ def test_the_default_run_learns_to_order(run: Run, tmp_path: Path) -> None:
     scores = json.loads((tmp_path / "runs" / "1" / "test_results.json").read_text())
     assert scores["kendall_tau"] > 0.35 and scores["accuracy"] > 0.25
     losses = [row["loss"] for row in read_metrics(tmp_path / "runs" / "1") if "loss" in row]
-    assert losses[0] == pytest.approx(0.693, abs=0.02) and losses[-1] < 0.58
+    assert losses[0] == pytest.approx(5.4, abs=0.4) and sum(losses[-5:]) / 5 < 0.88 * losses[0]
     given = "It set behind the hills.\nThe sun rose.\nAt noon it stood above the roof.\n"
     ordered = run("python", "-m", "sentorder.predict", "--model_path", "runs/1/model", stdin=given)
     assert sorted(ordered.stdout.strip().splitlines()) == sorted(given.strip().splitlines())
@@ -91,7 +91,8 @@ def test_sentence_ordering_by_hand_is_the_run_of_the_command(
     hand = run("python", str(EXAMPLES / "sentence_ordering.py"), *model, *data, "--output_dir", "hand")
     assert hand.returncode == 0, hand.stderr
     command = run(
-        "python", "-m", "sentorder.train", *model, *data, "--output_dir", "run", "--no_load_best_model_at_end"
+        *("python", "-m", "sentorder.train", *model, *data, "--method", "pairwise", "--output_dir", "run"),
+        "--no_load_best_model_at_end",
     )
     assert command.returncode == 0, command.stderr
     a, b = (load_file(tmp_path / folder / "model.safetensors") for folder in ("hand", "run/model"))

@@ -46,7 +46,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> type[Hub]:
 
 def arguments(encoder: str, data: str, folder: Path) -> TrainArguments:
     return TrainArguments(
-        model_name_or_path=encoder, dataset=data, max_steps=1, output_dir=str(folder), push_to_hub="engines/orderer"
+        model_name_or_path=encoder,
+        dataset=data,
+        max_steps=1,
+        output_dir=str(folder),
+        push_to_hub=True,
+        hub_model_id="engines/orderer",
     )
 
 
@@ -106,8 +111,14 @@ def test_without_a_login_nothing_is_trained(
 def test_offline(run: Run, tiny_encoder: str, small_data: str) -> None:
     done = run(
         *("python", "-m", "sentorder.train", "--model_name_or_path", tiny_encoder, "--dataset", small_data),
-        *("--push_to_hub", "ada/orderer"),
+        *("--push_to_hub", "--hub_model_id", "ada/orderer"),
         HF_HUB_OFFLINE="1",
     )
-    assert done.returncode == 2 and "--push_to_hub ada/orderer: the Hub does not know who you are" in done.stderr
+    assert done.returncode == 2 and "--hub_model_id ada/orderer: the Hub does not know who you are" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_where_to_goes_with_whether(run: Run) -> None:
+    for flags in (["--push_to_hub"], ["--hub_model_id", "ada/orderer"]):
+        done = run("python", "-m", "sentorder.train", *flags)
+        assert done.returncode == 2 and "--push_to_hub --hub_model_id OWNER/NAME: give both" in done.stderr

@@ -263,7 +263,7 @@ def test_the_last_model_may_be_kept_and_an_evaluation_come_first(
         ({"per_device_train_batch_size": 4}, "documents per step: was 8, is 4"),
         ({"max_train_documents": 20}, "documents of train: was 21 ("),
         ({"mixed_precision": "bf16"}, "mixed precision: was no, is bf16"),
-        ({"method": "regression"}, "--method: was pairwise, is regression"),
+        ({"method": "regression"}, "--method: was joint, is regression"),
         ({"output_dir": "elsewhere", "resume_from_checkpoint": "{run}"}, "leave out --output_dir elsewhere"),
         ({"output_dir": None, "resume_from_checkpoint": "{run}/model"}, "is neither a checkpoint nor the folder of"),
         ({"output_dir": None, "resume_from_checkpoint": "{run}/nowhere"}, "there is no such folder"),
