@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, ClassVar, Literal, Optional
 
 from .argument_checks import Between, CheckedArguments, option
@@ -14,12 +14,6 @@ from .data.reading import SourceOptions
 
 # --- groups of arguments --------------------------------------------------------------------------------------------
 
-_FORMAT = "The layout of files and folders (without it: found by what is in them)."
-_COLUMNS = (
-    "Which columns or JSON keys hold what: sentences=a (lists) or sentences=a+b+c (one sentence each), id=a, genre=a, "
-    "group=a (what a document is a piece of), or shuffled_sentences=a,gold_order=b with the position of each of the "
-    "shuffled sentences."
-)
 _PREPROCESSING = (
     "Processes that tokenise a big source together, once: the result is kept on disk (without it: one process)."
 )
@@ -61,19 +55,18 @@ class ModelArguments:
 
 
 @dataclass
-class SourceArguments:
-    """Where documents come from."""
+class FileArguments:
+    """How files are read."""
 
-    _argument_group_name: ClassVar[str] = "source"
+    _argument_group_name: ClassVar[str] = "files"
 
-    dataset: str = option(
-        "stories",
-        "'stories' (bundled), a file or glob that is split 80/10/10, a folder, a data set on the Hub, or "
-        "train=SOURCE,validation=SOURCE,test=SOURCE (of a folder or Hub name also SOURCE:split). README lists the "
-        "layouts of files and folders.",
+    format: Optional[str] = option(None, "The layout of files and folders (without it: found by what is in them).")
+    columns: Optional[str] = option(
+        None,
+        "Which columns or JSON keys hold what: sentences=a (lists) or sentences=a+b+c (one sentence each), id=a, "
+        "genre=a, group=a (what a document is a piece of), or shuffled_sentences=a,gold_order=b with the position of "
+        "each of the shuffled sentences.",
     )
-    format: Optional[str] = option(None, _FORMAT)
-    columns: Optional[str] = option(None, _COLUMNS)
     language: Optional[str] = option(None, "Of running text, as a code such as de (without it: en).")
     unit: Optional[Literal["sentence", "paragraph"]] = option(
         None, "What of running text is put into order (without it: sentences)."
@@ -84,22 +77,33 @@ class SourceArguments:
     stride: Annotated[Optional[int], Between(1)] = option(
         None, "From the beginning of one piece to that of the next (without it: they do not overlap)."
     )
+
+    @property
+    def source_options(self) -> SourceOptions:
+        """What the library takes."""
+        names = [item.name for item in fields(FileArguments)]
+        return SourceOptions(**{name: getattr(self, name) for name in names})
+
+
+@dataclass
+class SourceArguments(FileArguments):
+    """Where documents come from."""
+
+    _argument_group_name: ClassVar[str] = "source"
+
+    dataset: str = option(
+        "stories",
+        "'stories' (bundled), a file or glob that is split 80/10/10, a folder, a data set on the Hub, or "
+        "train=SOURCE,validation=SOURCE,test=SOURCE (of a folder or Hub name also SOURCE:split). README lists the "
+        "layouts of files and folders.",
+    )
     dataset_config_name: Optional[str] = option(None, "Which configuration of a data set on the Hub.")
     dataset_revision: Optional[str] = option(None, "Which commit, branch or tag of a data set on the Hub.")
 
     @property
     def source_options(self) -> SourceOptions:
         """What the library takes."""
-        return SourceOptions(
-            config=self.dataset_config_name,
-            revision=self.dataset_revision,
-            format=self.format,
-            columns=self.columns,
-            language=self.language,
-            unit=self.unit,
-            window=self.window,
-            stride=self.stride,
-        )
+        return replace(super().source_options, config=self.dataset_config_name, revision=self.dataset_revision)
 
 
 @dataclass
@@ -343,8 +347,6 @@ class _PredictionGroup:
     _argument_group_name: ClassVar[str] = "prediction"
 
     model_path: Optional[str] = option(None, "The model/ folder of a training run (required).")
-    format: Optional[str] = option(None, _FORMAT)
-    columns: Optional[str] = option(None, _COLUMNS)
     batch_size: Annotated[int, Between(1, 65536)] = option(32, "Documents per pass of the encoder.")
     cpu_threads: Annotated[Optional[int], Between(1, 4096)] = option(None, "Threads on a CPU (without it: all cores).")
     num_best: Annotated[int, Between(1, 100)] = option(
@@ -361,10 +363,10 @@ class _PredictionGroup:
 
 
 @dataclass
-class PredictArguments(DecodingArguments, _PredictionGroup, CheckedArguments):
+class PredictArguments(DecodingArguments, FileArguments, _PredictionGroup, CheckedArguments):
     """Everything that ``python -m sentorder.predict`` can be told."""
 
-    GROUPS: ClassVar[tuple[type, ...]] = (_PredictionGroup, DecodingArguments)
+    GROUPS: ClassVar[tuple[type, ...]] = (_PredictionGroup, FileArguments, DecodingArguments)
 
     def problems(self) -> list[str]:
         found = _required(self.model_path, "--model_path") + super().problems()

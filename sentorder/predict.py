@@ -24,7 +24,6 @@ from .command_line import parse_arguments, run_command
 from .data.documents import Document, Skipped
 from .data.formats import FORMATS, Format, format_of, read_file
 from .data.reading import Reading
-from .data.rows import Columns, parse_columns
 from .data.text_files import File
 from .errors import UserError
 from .files import disk_reason
@@ -40,8 +39,13 @@ Result = TypeVar("Result")
 logger = logging.getLogger("sentorder")
 
 
-def read_input(file: File, format: str | None, columns: Columns) -> tuple[list[Document], str | None]:
+def read_input(file: File, format: str | None, reading: Reading) -> tuple[list[Document], str | None]:
     """The documents of a file, their sentences as they stand.
+
+    Args:
+        file: what to read.
+        format: a key of ``FORMATS``; None to find out.
+        reading: which columns hold what, and what is cut into pieces.
 
     Returns:
         The documents, and what stands between the sentences of one; None if the file is more than that.
@@ -53,12 +57,12 @@ def read_input(file: File, format: str | None, columns: Columns) -> tuple[list[D
         raise UserError(
             f"{file.name}: there is no text. Give one sentence per line and a blank line between documents."
         )
-    columns = dataclasses.replace(columns, as_they_stand=True)
+    columns = dataclasses.replace(reading.columns, as_they_stand=True)
     name = format or format_of(file, columns, otherwise="lines")
     if name == "lines" and format is None:  # columns of running text are better refused than read as lines
         name = format_of(file, dataclasses.replace(columns, as_they_stand=False), otherwise="lines")
     documents = []
-    for item in read_file(file, name, Reading(columns)):
+    for item in read_file(file, name, dataclasses.replace(reading, columns=columns)):
         if isinstance(item, Skipped):
             raise UserError(f"{item.origin}: a document {item.reason}.")
         documents.append(item)
@@ -119,12 +123,12 @@ def _read_once(
     accelerator: Accelerator, path: str | None, arguments: PredictArguments
 ) -> tuple[list[Document], str | None]:
     """Standard input can be read by one process only; a mistake in it is told to all of them."""
-    columns = Columns() if arguments.columns is None else parse_columns(arguments.columns)
+    reading = arguments.source_options.reading()
 
     def read() -> tuple[list[Document], str | None]:
         piped = path is None or path == "-"
         file = File("standard input", sys.stdin.buffer.read()) if piped else File.at(str(path))
-        return read_input(file, arguments.format, columns)
+        return read_input(file, arguments.format, reading)
 
     return on_main_process(accelerator, read)
 

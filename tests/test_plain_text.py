@@ -281,3 +281,18 @@ def test_other_scripts_are_trained_on_and_predicted(run: Run, tiny_encoder: str,
     sentences = json.loads(file.read_text(encoding="utf-8").splitlines()[0])["sentences"]
     done = run("python", "-m", "sentorder.predict", "--model_path", str(out / "model"), stdin="\n".join(sentences))
     assert done.returncode == 0 and sorted(done.stdout.splitlines()) == sorted(sentences), done.stderr
+
+
+def test_running_text_is_rated(run: Run, model_path: str) -> None:
+    chapter = str(CORPUS / "german-novella" / "kapitel-03.txt")
+    command = ("python", "-m", "sentorder.predict", "--model_path", model_path, "--format", "text", "--score")
+    done = run(*command, "--language", "de", "--window", "9", chapter)
+    assert done.returncode == 0, done.stderr
+    expected, _ = load_split(chapter, None, SourceOptions(format="text", language="de", window=9))
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [len(row["order"]) for row in rows] == [len(sentences) for sentences in expected["sentences"]]
+    assert max(len(row["order"]) for row in rows) == 9
+    done = run(*command, "--language", "German", chapter)
+    assert done.returncode == 2 and "--language German: give a code" in done.stderr
+    done = run("python", "-m", "sentorder.predict", "--model_path", model_path, chapter)
+    assert done.returncode == 0 and "--format text or markdown reads running text" in done.stderr
