@@ -133,6 +133,7 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_both(
     place = command.index("-m")
     command[place : place + 2] = [str(script)]
     more = ["--per_device_train_batch_size", "4", "--save_strategy", "steps", "--save_steps", "2"]
+    more += ["--method", "pairwise"]
     result = run(*command, *more, PYTHONPATH=str(REPOSITORY))
     assert result.returncode == 1  # the launcher's; that of each process was 3
     assert "exitcode  : 3" in result.stderr

@@ -439,7 +439,8 @@ def test_skips_in_a_row_are_counted_across_a_stop(
         return row.loss(output, batch) * (torch.nan if training and calls in (3, 4, 5) else 1)
 
     monkeypatch.setitem(METHODS, "pairwise", dataclasses.replace(row, loss=loss))
-    asked = arguments(tiny_encoder, small_data, tmp_path / "run", max_skipped_steps=2, logging_steps=4)
+    more = {"method": "pairwise", "max_skipped_steps": 2, "logging_steps": 4}
+    asked = arguments(tiny_encoder, small_data, tmp_path / "run", **more)
     stop_after(4)
     with pytest.raises(Stopped):
         train(asked)
