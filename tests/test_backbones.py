@@ -213,7 +213,7 @@ def test_decoding_settings_are_checked(wrong: dict[str, Any], tiny_encoder: str)
         model.set_decoding(**wrong)
     assert model.decoding.decoder == "borda"
     model.set_decoding()
-    assert model.decoding == (None, 1, 0)
+    assert model.decoding == (None, 1, 0, None)
 
 
 def test_the_most_demanding_documents_of_a_backbone(tiny_encoder: str) -> None:

@@ -43,6 +43,7 @@ def arguments(encoder: str, data: str, folder: Path, **changes: Any) -> TrainArg
     values: dict[str, Any] = {
         "model_name_or_path": encoder,
         "dataset": data,
+        "method": "pairwise",
         "output_dir": str(folder),
         "max_steps": 7,  # 21 documents, 8 a step: two epochs of three steps, and one more step
         "learning_rate": 1e-3,
@@ -263,7 +264,7 @@ def test_the_last_model_may_be_kept_and_an_evaluation_come_first(
         ({"per_device_train_batch_size": 4}, "documents per step: was 8, is 4"),
         ({"max_train_documents": 20}, "documents of train: was 21 ("),
         ({"mixed_precision": "bf16"}, "mixed precision: was no, is bf16"),
-        ({"method": "regression"}, "--method: was joint, is regression"),
+        ({"method": "regression"}, "--method: was pairwise, is regression"),
         ({"output_dir": "elsewhere", "resume_from_checkpoint": "{run}"}, "leave out --output_dir elsewhere"),
         ({"output_dir": None, "resume_from_checkpoint": "{run}/model"}, "is neither a checkpoint nor the folder of"),
         ({"output_dir": None, "resume_from_checkpoint": "{run}/nowhere"}, "there is no such folder"),
@@ -439,8 +440,7 @@ def test_skips_in_a_row_are_counted_across_a_stop(
         return row.loss(output, batch) * (torch.nan if training and calls in (3, 4, 5) else 1)
 
     monkeypatch.setitem(METHODS, "pairwise", dataclasses.replace(row, loss=loss))
-    more = {"method": "pairwise", "max_skipped_steps": 2, "logging_steps": 4}
-    asked = arguments(tiny_encoder, small_data, tmp_path / "run", **more)
+    asked = arguments(tiny_encoder, small_data, tmp_path / "run", max_skipped_steps=2, logging_steps=4)
     stop_after(4)
     with pytest.raises(Stopped):
         train(asked)
