@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from .methods import DECODERS, UNTRAINED
 from .metrics import averages, figures_of_documents, in_source_order, positions_of
 from .modeling import SentenceOrderer
 from .pieces import Pieces
+from .predictions import PREDICTIONS, distinct_ids
 from .runtime import accelerator_for, main_process_first
 from .significance import main_intervals
 from .tracking import progress
@@ -74,23 +74,8 @@ class Evaluation:
         return [
             {"id": id, "order": record.order, "confidence": round(record.confidence, 4)}
             | ({} if genre is None else {"genre": genre})
-            for record, id, genre in zip(self.records, _apart(table["id"]), table["genre"], strict=True)
+            for record, id, genre in zip(self.records, distinct_ids(table["id"]), table["genre"], strict=True)
         ]
-
-
-def _apart(ids: Iterable[str]) -> list[str]:
-    """The ids, where the second document of one gets "(2)" behind it, and so on."""
-    ids = list(ids)
-    taken = set(ids)
-    counts: Counter[str] = Counter()
-    names = []
-    for id in ids:
-        counts[id] += 1
-        name = id
-        while counts[id] > 1 and (name := f"{id} ({counts[id]})") in taken:
-            counts[id] += 1
-        names.append(name)
-    return names
 
 
 def records_of(model: SentenceOrderer) -> Callable[[OrderingOutput, Batch], list[OrderingRecord]]:
@@ -308,7 +293,7 @@ def main() -> None:
                 print(f"note: {note}", file=sys.stderr)
             if folder is not None:
                 write_json(folder / "results.json", result.scores | cost | {"notes": said})
-                write_json_lines(folder / "predictions.jsonl", result.predictions(documents))
+                write_json_lines(folder / PREDICTIONS, result.predictions(documents))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,23 @@ class Prediction(NamedTuple):
     order: list[int]
     """Indices into its sentences in gold order, in predicted order: the right one is 0, 1, 2, ..."""
     genre: str | None
+    confidence: float | None
+    """0 to 1, where the program that predicted has one."""
+
+
+def distinct_ids(ids: Iterable[str]) -> list[str]:
+    """The ids of documents as predictions have them: the second document of one gets "(2)" behind it, and so on."""
+    ids = list(ids)
+    taken = set(ids)
+    counts: Counter[str] = Counter()
+    names = []
+    for id in ids:
+        counts[id] += 1
+        name = id
+        while counts[id] > 1 and (name := f"{id} ({counts[id]})") in taken:
+            counts[id] += 1
+        names.append(name)
+    return names
 
 
 def _prediction(line: str, name: str, number: int) -> Prediction:
@@ -27,7 +45,7 @@ def _prediction(line: str, name: str, number: int) -> Prediction:
     where = f"{name}, line {number}"
     if not isinstance(row, dict) or "id" not in row or "order" not in row:
         raise UserError(f'{where}: expected an object with "id" and "order", as in {{"id": "a", "order": [1, 0, 2]}}.')
-    name, order, genre = row["id"], row["order"], row.get("genre")
+    name, order, genre, confidence = row["id"], row["order"], row.get("genre"), row.get("confidence")
     if not isinstance(name, (str, int)) or isinstance(name, bool):
         raise UserError(f'{where}: "id" must be a string or a whole number.')
     whole = isinstance(order, list) and all(type(index) is int for index in order)
@@ -38,7 +56,9 @@ def _prediction(line: str, name: str, number: int) -> Prediction:
         )
     if genre is not None and not isinstance(genre, str):
         raise UserError(f'{where}: "genre" must be a string.')
-    return Prediction(str(name), order, genre)
+    if confidence is not None and type(confidence) not in (int, float):
+        raise UserError(f'{where}: "confidence" must be a number.')
+    return Prediction(str(name), order, genre, confidence)
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:

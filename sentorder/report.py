@@ -6,14 +6,15 @@ import argparse
 import base64
 import html
 import io
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
+from .arguments import SourceArguments
 from .charts import (
     Group,
     Learning,
@@ -25,23 +26,18 @@ from .charts import (
 )
 from .command_line import run_command
 from .compare import Scored, System, differences, score
-from .data.reading import SourceOptions
+from .data.json_files import parse_json
 from .data.sources import load_split
+from .data.text_files import File
 from .errors import UserError
 from .files import disk_reason
 from .metrics import MAIN_FIGURES, kendall_tau, positions_of
-from .predictions import PREDICTIONS, Prediction, like_the_first, read_predictions
+from .predictions import PREDICTIONS, Prediction, distinct_ids, like_the_first, read_predictions
+from .run_folder import METRICS
 
 SHOWN = 3
 """Documents with the best orders (of those that are right the longest), and as many with the worst."""
 TITLES = {"kendall_tau": "Kendall's tau", "accuracy": "accuracy", "perfect_match_ratio": "perfect match ratio"}
-
-
-_FLAGS = {name: name for name in ("format", "columns", "language", "unit", "window", "stride")} | {
-    "config": "dataset_config_name",
-    "revision": "dataset_revision",
-}
-"""What reading a source depends on -> the argument of a run that says it."""
 
 
 class FinishedRun(NamedTuple):
@@ -50,7 +46,6 @@ class FinishedRun(NamedTuple):
     folder: Path
     learning: Learning
     predictions: list[Prediction]
-    confidences: list[float]
 
 
 class Picture(NamedTuple):
@@ -72,25 +67,17 @@ def read_run(folder: Path) -> FinishedRun:
     Raises:
         UserError: if it has no metrics or no predictions.
     """
-    rows = _read_lines(folder / "metrics.jsonl")
+    log = folder / METRICS
+    if not log.exists():
+        raise UserError(f"{log}: there is no such file; give the folder of a finished run.")
+    rows = [parse_json(line, str(log), number, what="log") for number, line in File.at(log).lines()]
     losses, validation, test = (
         [(int(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
         for name in ("loss", "eval_kendall_tau", "test_kendall_tau")
     )
     if not losses or not (folder / PREDICTIONS).exists():
         raise UserError(f"{folder}: is not the folder of a finished run with a test split.")
-    confidences = [float(row.get("confidence", "nan")) for row in _read_lines(folder / PREDICTIONS)]
-    learning = Learning(folder.name or str(folder), losses, validation, test)
-    return FinishedRun(folder, learning, read_predictions(folder), confidences)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; give the folder of a finished run.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}).") from None
+    return FinishedRun(folder, Learning(folder.name or str(folder), losses, validation, test), read_predictions(folder))
 
 
 def texts_of(folder: Path) -> dict[str, list[str]]:
@@ -101,12 +88,13 @@ def texts_of(folder: Path) -> dict[str, list[str]]:
     """
     try:
         values = yaml.safe_load((folder / "arguments.yaml").read_text(encoding="utf-8"))
-        options = SourceOptions(**{name: values.get(flag) for name, flag in _FLAGS.items()})
-        dataset = values["dataset"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        asked = SourceArguments(
+            **{item.name: values[item.name] for item in fields(SourceArguments) if item.name in values}
+        )
+    except (OSError, yaml.YAMLError, TypeError):
         raise UserError(f"{folder}: has no arguments.yaml that says where the texts are.") from None
-    table, _ = load_split(dataset, "test", options)
-    return dict(zip(table["id"], table["sentences"], strict=True))
+    table, _ = load_split(asked.dataset, "test", asked.source_options)
+    return dict(zip(distinct_ids(table["id"]), table["sentences"], strict=True))
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
@@ -176,9 +164,9 @@ def pictures_of(runs: Mapping[str, FinishedRun], scored: Sequence[Scored]) -> li
 def _reliability(run: FinishedRun) -> tuple[np.ndarray, np.ndarray]:
     """Confidence and tau of the documents that have both."""
     pairs = [
-        (confidence, kendall_tau(positions_of(prediction.order), range(len(prediction.order))))
-        for confidence, prediction in zip(run.confidences, run.predictions, strict=True)
-        if len(prediction.order) > 1 and not np.isnan(confidence)
+        (row.confidence, kendall_tau(positions_of(row.order), range(len(row.order))))
+        for row in run.predictions
+        if len(row.order) > 1 and row.confidence is not None
     ]
     found = np.array(pairs).reshape(-1, 2)
     return found[:, 0], found[:, 1]

@@ -14,7 +14,7 @@ from transformers.models.bert.modeling_bert import BertSelfAttention
 from sentorder import TrainArguments, UserError
 from sentorder.execution import set_execution
 from sentorder.train import train
-from tests.conftest import Run, read_metrics
+from tests.conftest import read_metrics
 
 
 def trained(tiny_encoder: str, small_data: str, folder: Path, **more: object) -> tuple[list[float], dict]:
@@ -80,7 +80,7 @@ def test_a_compiled_encoder(tiny_encoder: str, small_data: str, tmp_path: Path) 
     assert weights.keys() == others.keys()
 
 
-def test_an_encoder_that_cannot(run: Run, tiny_encoder: str, tmp_path: Path) -> None:
+def test_an_encoder_that_cannot(tiny_encoder: str) -> None:
     encoder = AutoModel.from_pretrained(tiny_encoder)
     encoder.supports_gradient_checkpointing = False
     plain = {"attn_implementation": None, "torch_compile": False}
