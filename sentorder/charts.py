@@ -17,7 +17,7 @@ COLOURS = ("#1f5f99", "#d1701c", "#3a8a5f", "#8d4a93", "#7a7a7a", "#b03a48")
 """Of the runs, in their order; told apart without green and red."""
 MARKERS = "osD^vP"
 BINS = 8
-"""Of the confidence, with as many documents in each."""
+"""Of the confidence, with as many documents in each; fewer where there would be too few in one."""
 FEW = 5
 """Groups of fewer documents have no interval that says anything."""
 
@@ -95,10 +95,13 @@ def draw_learning(runs: Sequence[Learning]) -> Any:
         if run.test:
             taus.plot(*zip(*run.test, strict=True), color=colour, marker="*", markersize=11, linestyle="",
                       markeredgecolor="white")  # fmt: skip
-    losses.set(title="Training loss", ylim=(0, None))
+    highest, last = (
+        max(value) for value in zip(*((loss, step) for run in runs for step, loss in run.losses), strict=True)
+    )
+    losses.set(title="Training loss", ylim=(0, 1.05 * highest))
     taus.set(title="Kendall's tau: validation (lines) and test (star)")
     for axis in (losses, taus):
-        axis.set(xlabel="optimizer step", xlim=(0, None))
+        axis.set(xlabel="optimizer step", xlim=(0, 1.03 * last))
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="0.92")
     if len(runs) > 1:
@@ -160,7 +163,8 @@ def draw_reliability(runs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Any:
     axis.plot([0, 1], [0, 1], color="0.8", linewidth=1, zorder=0)
     lowest = 0.0
     for number, (name, (confidences, taus)) in enumerate(runs.items()):
-        parts = [part for part in np.array_split(np.argsort(confidences, kind="stable"), BINS) if len(part) >= FEW]
+        bins = max(1, min(BINS, len(taus) // FEW))
+        parts = np.array_split(np.argsort(confidences, kind="stable"), bins)
         means = np.array([taus[part].mean() for part in parts])
         ends = np.array([mean_interval(taus[part]) for part in parts]).reshape(-1, 2)
         axis.errorbar(

@@ -148,7 +148,7 @@ def pictures_of(runs: Mapping[str, FinishedRun], scored: Sequence[Scored]) -> li
         )
     )
     known = {name: _reliability(run) for name, run in runs.items()}
-    if all(len(confidences) for confidences, _ in known.values()):
+    if all(len(confidences) > 1 for confidences, _ in known.values()):
         pictures.append(
             Picture(
                 "reliability",

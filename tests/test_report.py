@@ -132,6 +132,8 @@ def test_what_is_drawn_is_what_was_found() -> None:
     confidences = np.linspace(0, 1, 80)
     (container,) = draw_reliability({"x": (confidences, confidences)}).axes[0].containers
     assert container.lines[0].get_xdata() == pytest.approx(container.lines[0].get_ydata())
+    (container,) = draw_reliability({"x": (confidences[:12], confidences[:12])}).axes[0].containers
+    assert len(container.lines[0].get_xdata()) == 2  # of twelve documents, not eight groups of one or two
     probabilities = np.array([[0.5, 0.9], [0.1, 0.5]])
     axis = draw_precedence(["a", "b"], probabilities).axes[0]
     assert [text.get_text() for text in axis.texts] == ["90", "10"]
