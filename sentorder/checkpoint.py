@@ -30,7 +30,9 @@ from transformers import PreTrainedModel
 
 from .errors import UserError, first_line
 from .files import disk_reason, whole_folder, write_json
+from .model_files import whole_weights_of
 from .runtime import on_main_process
+from .sharding import split_optimizer_state, whole_state
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -85,13 +87,16 @@ def save_checkpoint(
         UserError: on every process, if the disk is full or may not be written; older checkpoints are still there.
     """
     generators = gather_object([random_state()])
+    weights = whole_weights_of(accelerator, model)
+    moments = whole_state(optimizer.state_dict(), keep=accelerator.is_main_process)
     on_main_process(
         accelerator,
         lambda: _write_checkpoint(
             folder,
             model,
+            weights,
             {
-                "optimizer": optimizer.state_dict(),
+                "optimizer": moments,
                 "scheduler": scheduler.state_dict(),
                 "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
                 "random": generators,
@@ -105,13 +110,14 @@ def save_checkpoint(
 def _write_checkpoint(
     folder: Path,
     model: PreTrainedModel,
+    weights: dict[str, torch.Tensor] | None,
     state: Mapping[str, Any],
     progress: Mapping[str, Any],
     copies: Sequence[Path],
 ) -> None:
     try:
         with whole_folder(folder) as new:
-            model.save_pretrained(new)
+            model.save_pretrained(new, state_dict=weights)
             training = new / TRAINING
             training.mkdir()
             torch.save(state, training / "state.pt")
@@ -206,6 +212,7 @@ def restore_checkpoint(
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
+        split_optimizer_state(optimizer)
         scheduler.load_state_dict(state["scheduler"])
         if accelerator.scaler is not None and state["scaler"] is not None:
             accelerator.scaler.load_state_dict(state["scaler"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 
 class NonFiniteError(FloatingPointError):
@@ -37,6 +38,7 @@ class FiniteGuard:
         self.scaler = accelerator.scaler
         self.optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # the one that Accelerate has wrapped
         skips = getattr(self.optimizer, "_step_supports_amp_scaling", False) and self.scaler is None
+        skips = skips and accelerator.distributed_type != DistributedType.FSDP  # which has no place for found_inf
         self.every = every if skips else 1
         self.max_skipped_steps = max_skipped_steps
         self.skipped_in_a_row = torch.full((), float(skipped_in_a_row), device=accelerator.device)

@@ -16,9 +16,11 @@ import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import find_batch_size, gather_object
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from .finite_guard import FiniteGuard
+from .sharding import whole_weights
 
 Record = TypeVar("Record")
 Forward = Callable[[nn.Module, Any], Any]
@@ -215,11 +217,12 @@ def evaluation_records(
     bare.eval()
     records: list[Record] = []
     try:
-        for batch in loader:
-            found = records_of(forward(bare, batch), batch)
-            records.extend(
-                record for record, weight in zip(found, weights_of(batch).tolist(), strict=True) if weight > 0
-            )
+        with whole_weights(bare):
+            for batch in loader:
+                found = records_of(forward(bare, batch), batch)
+                records.extend(
+                    record for record, weight in zip(found, weights_of(batch).tolist(), strict=True) if weight > 0
+                )
     finally:
         bare.train(was_training)
     return list(gather_object(records))
@@ -270,5 +273,5 @@ def _check_one_per_example(values: torch.Tensor, weights: torch.Tensor) -> None:
 
 def _clip(accelerator: Accelerator, model: nn.Module, max_grad_norm: float | None) -> torch.Tensor:
     """Clip the gradient and give the norm that it had."""
-    norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or float("inf"))
-    return torch.as_tensor(norm)
+    norm = torch.as_tensor(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or float("inf")))
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

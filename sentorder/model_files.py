@@ -5,34 +5,57 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
+from accelerate import Accelerator
 from safetensors import safe_open
-from safetensors.torch import load_model
+from safetensors.torch import load_file, load_model
 from transformers import PreTrainedModel
 
 from .encoders import load_config_dict
 from .errors import UserError
 from .files import disk_reason, whole_folder
+from .runtime import on_main_process
+from .sharding import is_sharded, load_whole, whole_state
 
 MODEL_TYPE = "sentorder"
 """What the ``config.json`` of a model of ours calls itself."""
 
 
-def save_model(model: PreTrainedModel, folder: Path) -> None:
+def save_model(accelerator: Accelerator, model: PreTrainedModel, folder: Path) -> None:
     """Save a model into ``folder``, replacing the one that is there only once the new one is complete.
+
+    Every process must call it; the main one writes.
 
     Raises:
         UserError: if the disk is full or the folder may not be written; the old model is then still there.
     """
+    weights = whole_weights_of(accelerator, model)
+    on_main_process(accelerator, lambda: _write_model(model, weights, folder))
+
+
+def whole_weights_of(accelerator: Accelerator, model: PreTrainedModel) -> dict[str, torch.Tensor] | None:
+    """The weights of a model that is split among processes, for the main one to save; None where they are whole."""
+    if not is_sharded(model):
+        return None
+    weights: dict[str, torch.Tensor] = whole_state(model.state_dict(), keep=accelerator.is_main_process)
+    return weights
+
+
+def _write_model(model: PreTrainedModel, weights: dict[str, torch.Tensor] | None, folder: Path) -> None:
     try:
         with whole_folder(folder) as new:
-            model.save_pretrained(new)
+            model.save_pretrained(new, state_dict=weights)
     except Exception as error:  # safetensors and tokenizers raise kinds of their own when a disk is full
         raise UserError(f"{folder}: the model could not be saved ({disk_reason(error)}).") from error
 
 
 def restore_weights(model: PreTrainedModel, folder: Path) -> None:
     """Put the weights that :func:`save_model` wrote back into the same model."""
-    load_model(model, folder / "model.safetensors", device=str(model.device))
+    path = folder / "model.safetensors"
+    if is_sharded(model):
+        load_whole(model, load_file(path))
+    else:
+        load_model(model, path, device=str(model.device))
 
 
 def is_orderer(source: str) -> bool:

@@ -116,6 +116,11 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
             output: OrderingOutput = self.head(slot_states, slot_mask, positions)
         return output
 
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The encoder's word embeddings: where others that work on any model of transformers look for them."""
+        embeddings: torch.nn.Module = self.backbone.encoder.get_input_embeddings()
+        return embeddings
+
     def tokenize(self, dataset: Dataset, *, num_workers: int | None = None) -> Dataset:
         """The token columns for a table with the columns ``sentences`` and ``origin``, as this model takes them.
 

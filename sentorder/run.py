@@ -30,7 +30,7 @@ from .modeling import SentenceOrderer, load_for_training
 from .optimization import adamw, parameter_groups, schedule
 from .resume import Start, best_checkpoint, check_same_facts, facts_of
 from .run_folder import METRICS, make_run_folder
-from .runtime import main_process_first, on_main_process
+from .runtime import main_process_first
 from .selection import Selection
 from .tracking import Meter
 
@@ -87,7 +87,7 @@ class Run:
 
     def save_model(self) -> None:
         """Put the model as it is into ``model/``."""
-        on_main_process(self.accelerator, lambda: save_model(self.bare, self.folder / "model"))
+        save_model(self.accelerator, self.bare, self.folder / "model")
 
     def save_checkpoint(self) -> Path:
         """Save all that going on from here needs, and remove older checkpoints that need not be kept."""

@@ -27,8 +27,8 @@ from .files import disk_reason
 
 Result = TypeVar("Result")
 
-SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-"""DeepSpeed makes the optimizer step inside ``backward``; the others hold a part of the weights on each process."""
+STEPS_HIDDEN = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+"""Their engines clip and step inside of ``backward``, before anybody could look at the gradient."""
 
 
 @contextlib.contextmanager
@@ -76,12 +76,7 @@ def accelerator_for(
                 "Start them with `accelerate launch` and a configuration for several processes, such as "
                 "accelerate_configs/cpu_gloo.yaml."
             )
-        if accelerator.distributed_type in SHARDING:
-            raise UserError(
-                f"{accelerator.distributed_type.value} splits weights and steps in ways in which checkpoints, exact "
-                "resuming and the check of each step cannot be promised; choose plain multi-GPU (DDP) in `accelerate "
-                "config`."
-            )
+        _check_distribution(accelerator)
         if deterministic:
             torch.use_deterministic_algorithms(True)
             torch.backends.cudnn.benchmark = False
@@ -103,6 +98,23 @@ def accelerator_for(
         if started_here and PartialState._shared_state:
             PartialState().destroy_process_group()
             AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _check_distribution(accelerator: Accelerator) -> None:
+    """Refuse what would make other steps than the loop shows, or would silently not be done."""
+    kind, split = accelerator.distributed_type, "accelerate_configs/fsdp2.yaml"
+    if kind in STEPS_HIDDEN:
+        raise UserError(
+            f"{kind.value} makes the optimizer step inside of the backward pass, where no step can be checked and no "
+            f"run goes on exactly; to split weights among GPUs use FSDP2 ({split})."
+        )
+    if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise UserError(f"FSDP: version 1 is not supported; set fsdp_version: 2, as in {split}.")
+    if kind == DistributedType.FSDP and accelerator.mixed_precision == "fp16":
+        raise UserError("--mixed_precision fp16: not with FSDP2; use bf16 or no.")
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and accelerator.num_processes > 1 and kind != DistributedType.FSDP:
+        raise UserError("FSDP: Accelerate splits no weights among CPU processes; use accelerate_configs/cpu_gloo.yaml.")
 
 
 def on_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
