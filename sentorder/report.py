@@ -1,4 +1,4 @@
-"""Runs in pictures: ``python -m sentorder.report runs/1 [runs/2 ...]`` writes a page and its PNGs."""
+"""Runs in pictures, finished or not: ``python -m sentorder.report runs/1 [runs/2 ...]`` writes a page and its PNGs."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ SHOWN = 3
 TITLES = {"kendall_tau": "Kendall's tau", "accuracy": "accuracy", "perfect_match_ratio": "perfect match ratio"}
 
 
-class FinishedRun(NamedTuple):
+class ReadRun(NamedTuple):
     """What the folder of a run holds."""
 
     folder: Path
     learning: Learning
     predictions: list[Prediction]
+    """On test; empty while there are none."""
 
 
 class Picture(NamedTuple):
@@ -61,23 +62,24 @@ class Picture(NamedTuple):
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def read_run(folder: Path) -> FinishedRun:
-    """Read what a finished run has left.
+def read_run(folder: Path) -> ReadRun:
+    """Read what a run has left so far.
 
     Raises:
-        UserError: if it has no metrics or no predictions.
+        UserError: if no step of it was logged, or a file cannot be read.
     """
     log = folder / METRICS
     if not log.exists():
-        raise UserError(f"{log}: there is no such file; give the folder of a finished run.")
+        raise UserError(f"{log}: there is no such file; give the folder of a run.")
     rows = [parse_json(line, str(log), number, what="log") for number, line in File.at(log).lines()]
     losses, validation, test = (
         [(int(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
         for name in ("loss", "eval_kendall_tau", "test_kendall_tau")
     )
-    if not losses or not (folder / PREDICTIONS).exists():
-        raise UserError(f"{folder}: is not the folder of a finished run with a test split.")
-    return FinishedRun(folder, Learning(folder.name or str(folder), losses, validation, test), read_predictions(folder))
+    if not losses:
+        raise UserError(f"{log}: no step was logged yet.")
+    predictions = read_predictions(folder) if (folder / PREDICTIONS).exists() else []
+    return ReadRun(folder, Learning(folder.name or str(folder), losses, validation, test), predictions)
 
 
 def texts_of(folder: Path) -> dict[str, list[str]]:
@@ -113,12 +115,12 @@ def draw_run(folder: Path) -> Any:
     return draw_overview(run.learning, [prediction.order for prediction in run.predictions])
 
 
-def pictures_of(runs: Mapping[str, FinishedRun], scored: Sequence[Scored]) -> list[Picture]:
+def pictures_of(runs: Mapping[str, ReadRun], scored: Sequence[Scored]) -> list[Picture]:
     """All figures of the page.
 
     Args:
         runs: by name.
-        scored: the figures of each, in the same order.
+        scored: the figures of each, in the same order; empty where not all were tested.
     """
     orders = {name: [prediction.order for prediction in run.predictions] for name, run in runs.items()}
     pictures = [
@@ -129,6 +131,8 @@ def pictures_of(runs: Mapping[str, FinishedRun], scored: Sequence[Scored]) -> li
             draw_learning([run.learning._replace(name=name) for name, run in runs.items()]),
         )
     ]
+    if not scored:
+        return pictures
     for kind, title in (("sentences", "By number of sentences"), ("genre", "By genre")):
         if all(kind in item.groups for item in scored):
             groups = {
@@ -161,7 +165,7 @@ def pictures_of(runs: Mapping[str, FinishedRun], scored: Sequence[Scored]) -> li
     return pictures
 
 
-def _reliability(run: FinishedRun) -> tuple[np.ndarray, np.ndarray]:
+def _reliability(run: ReadRun) -> tuple[np.ndarray, np.ndarray]:
     """Confidence and tau of the documents that have both."""
     pairs = [
         (row.confidence, kendall_tau(positions_of(row.order), range(len(row.order))))
@@ -189,7 +193,7 @@ th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px soli
 
 
 def page(
-    runs: Mapping[str, FinishedRun],
+    runs: Mapping[str, ReadRun],
     scored: Sequence[Scored],
     pictures: Sequence[tuple[Picture, bytes]],
     texts: Mapping[str, Sequence[str]],
@@ -199,13 +203,14 @@ def page(
 
     Args:
         runs: by name.
-        scored: the figures of each, in the same order.
+        scored: the figures of each, in the same order; empty where not all were tested.
         pictures: each with its PNG.
         texts: of the test documents by id; without them documents are not shown.
         notes: what there is to say.
     """
     names = ", ".join(runs)
-    parts = [f"<h1>{html.escape(names)}</h1>", _scores_table(runs, scored)]
+    table = _scores_table(runs, scored) if scored else _validation_table(runs)
+    parts = [f"<h1>{html.escape(names)}</h1>", table]
     if len(scored) > 1 and scored[0].scores["documents"] > 1:
         parts.append(_differences_table(scored))
     parts += [f'<p class="note">{html.escape(note)}</p>' for note in notes]
@@ -234,7 +239,16 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
-def _scores_table(runs: Mapping[str, FinishedRun], scored: Sequence[Scored]) -> str:
+def _validation_table(runs: Mapping[str, ReadRun]) -> str:
+    rows = [["validation", "steps logged", f"best {TITLES['kendall_tau']}", "at step"]]
+    for name, run in runs.items():
+        step, tau = max(run.learning.validation, key=lambda point: point[1], default=(None, None))
+        best = ["not evaluated", ""] if tau is None else [f"{tau:.3f}", str(step)]
+        rows.append([name, str(run.learning.losses[-1][0]), *best])
+    return _table(rows)
+
+
+def _scores_table(runs: Mapping[str, ReadRun], scored: Sequence[Scored]) -> str:
     rows = [["test", "documents", *(TITLES[name] for name in MAIN_FIGURES)]]
     for name, item in zip(runs, scored, strict=True):
         cells = []
@@ -259,7 +273,7 @@ def _differences_table(scored: Sequence[Scored]) -> str:
     return "<p>On the same documents, paired:</p>\n" + _table(rows)
 
 
-def _documents(name: str, run: FinishedRun, texts: Mapping[str, Sequence[str]]) -> str:
+def _documents(name: str, run: ReadRun, texts: Mapping[str, Sequence[str]]) -> str:
     """The documents that came out best and worst, in their true order, with their moves."""
     rated = sorted(
         (round(kendall_tau(positions_of(row.order), range(len(row.order))), 6), len(row.order), row.id, row.order)
@@ -310,14 +324,14 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
     """Write ``index.html`` and the PNGs of one run or several.
 
     Args:
-        folders: of finished runs on the same test documents.
+        folders: of runs; what is drawn of test needs all of them to be finished, on the same test documents.
         output: a folder.
 
     Returns:
         The page.
 
     Raises:
-        UserError: if a run is not finished, their test documents differ, or the folder cannot be written.
+        UserError: if a run has no log yet, their test documents differ, or the folder cannot be written.
     """
     found = [read_run(folder) for folder in folders]
     names = [run.learning.name for run in found]
@@ -326,23 +340,29 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
     if len(set(names)) < len(names):
         raise UserError(f"{folders[0]}: is given twice.")
     runs = dict(zip(names, found, strict=True))
-    aligned = like_the_first([(name, run.predictions) for name, run in runs.items()])
-    scored = [
-        score(System(name, [str(run.folder)]), [rows]) for (name, run), rows in zip(runs.items(), aligned, strict=True)
-    ]
-    notes = []
-    try:
-        texts = texts_of(folders[0])
-    except UserError as error:
-        texts, notes = {}, [f"Documents are not shown: {error}"]
+    notes, scored, texts = [], [], {}
+    untested = [name for name, run in runs.items() if not run.predictions]
+    if untested:
+        notes.append(f"Not tested so far, or without a test split: {', '.join(untested)}.")
+    else:
+        aligned = like_the_first([(name, run.predictions) for name, run in runs.items()])
+        scored = [
+            score(System(name, [str(run.folder)]), [rows])
+            for (name, run), rows in zip(runs.items(), aligned, strict=True)
+        ]
+        try:
+            texts = texts_of(folders[0])
+        except UserError as error:
+            notes = [f"Documents are not shown: {error}"]
     pictures = pictures_of(runs, scored)
-    if len(found) == 1:
+    alone = []
+    if len(found) == 1 and scored:
         orders = [prediction.order for prediction in found[0].predictions]
-        overview = Picture("overview", "", "", draw_overview(found[0].learning, orders))
+        alone = [Picture("overview", "", "", draw_overview(found[0].learning, orders))]
     drawn = [(picture, _png(picture.figure)) for picture in pictures]
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for picture, png in [*drawn, *([(overview, _png(overview.figure))] if len(found) == 1 else [])]:
+        for picture, png in [*drawn, *((picture, _png(picture.figure)) for picture in alone)]:
             (output / f"{picture.name}.png").write_bytes(png)
         (output / "index.html").write_text(page(runs, scored, drawn, texts, notes), encoding="utf-8")
     except OSError as error:
@@ -359,7 +379,7 @@ def _png(figure: Any) -> bytes:
 def main() -> None:
     """The command line program."""
     parser = argparse.ArgumentParser(
-        prog="python -m sentorder.report", description="Draw one finished run, or several beside each other."
+        prog="python -m sentorder.report", description="Draw one run, or several beside each other."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="The folder of a run, such as runs/1.")
     parser.add_argument("--output_dir", type=Path, help="Where to write (default: report/ in the first run's folder).")

@@ -123,6 +123,26 @@ def test_texts_that_are_gone_are_left_out(tmp_path: Path) -> None:
     assert page.headings == ["Learning", "By number of sentences", "Positions"]
 
 
+def test_a_run_without_test_shows_what_it_learned(tmp_path: Path) -> None:
+    """Before its end, or for want of a test split; beside one that was tested, too."""
+    one, two = make_run(tmp_path / "one", seed=0), make_run(tmp_path / "two", seed=1)
+    (two / "predictions.jsonl").unlink()
+    log = (two / "metrics.jsonl").read_text().splitlines()
+    (two / "metrics.jsonl").write_text("\n".join(log[:3]) + "\n")
+    for runs, out in (([two], tmp_path / "out"), ([one, two], tmp_path / "both")):
+        page = Outline(write_report(runs, out).read_text(encoding="utf-8"))
+        assert page.headings == ["Learning"] and page.open == []
+        assert "Not tested so far, or without a test split: two." in page.words
+        assert "\ntwo20.3002\n" in page.words  # 2 steps, the best tau 0.300 at step 2
+        assert [path.name for path in sorted(out.iterdir())] == ["index.html", "learning.png"]
+    (two / "metrics.jsonl").write_text(log[0] + "\n")
+    page = Outline(write_report([two], tmp_path / "out").read_text(encoding="utf-8"))
+    assert "two1not evaluated" in page.words
+    (two / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="no step was logged yet"):
+        write_report([two], tmp_path / "out")
+
+
 def test_what_is_drawn_is_what_was_found() -> None:
     taus = np.array([0.0, 1.0] * 10)
     axis = draw_groups("", {"x": [Group("4", taus), Group("5", np.ones(2))]}).axes[0]
@@ -141,7 +161,7 @@ def test_what_is_drawn_is_what_was_found() -> None:
 
 def test_a_folder_without_a_run(run: Run, tmp_path: Path) -> None:
     result = run("python", "-m", "sentorder.report", str(tmp_path))
-    assert result.returncode == 2 and "give the folder of a finished run" in result.stderr
+    assert result.returncode == 2 and "give the folder of a run" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
