@@ -1,6 +1,7 @@
 """What README names must be there."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,21 @@ def test_flags_that_are_named_exist() -> None:
     }  # of other commands
     named = {flag.removeprefix("no_") for flag in re.findall(r"(?<![\w-])--(\w+)", README)}
     assert named - known == set()
+
+
+def test_the_method_that_is_shown_trains(
+    tiny_encoder: str, small_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sentorder import SentenceOrderer
+    from sentorder.methods import METHODS
+
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "METHODS[" in block)
+    monkeypatch.setattr("sentorder.methods.METHODS", dict(METHODS))
+    small = {"model_name_or_path": tiny_encoder, "dataset": small_data, "output_dir": str(tmp_path), "max_steps": 2}
+    assert code.count("TrainArguments(method=") == 1
+    exec(code.replace("TrainArguments(method=", "TrainArguments(**small, method="), {"small": small})
+    model = SentenceOrderer.from_pretrained(tmp_path / "model")
+    assert model.config.method == "pairwise-margin" and model.precedence(["One.", "Two."]).shape == (2, 2)
 
 
 def test_every_row_of_the_tables_is_explained() -> None:
