@@ -60,6 +60,11 @@ def test_a_table_of_what_there_is() -> None:
     assert sum(int(line.split()[-1]) for line in bars) == 50
 
 
+def test_what_a_terminal_would_obey_is_not_shown() -> None:
+    shown = describe({"train": inspect([Document("x\x1b[2J", ["a\x1b]0;title\x07", "b"], "g\x9bm")])})
+    assert all(letter.isprintable() or letter == "\n" for letter in shown)
+
+
 @pytest.mark.parametrize("arrow", [False, True])
 def test_a_source_is_written_down_and_read_again(run: Run, tmp_path: Path, arrow: bool) -> None:
     source = tmp_path / "books.csv"

@@ -166,12 +166,17 @@ def describe(splits: Mapping[str, Inspection], *, width: int = 100) -> str:
     lines += [f"{name:<{label}}" + "".join(f"  {value:>10}" for value in values) for name, values in rows]
     lines += ["", f"sentences of a document, {next(iter(splits))}", *_histogram(first.sentences, width)]
     for document in first.samples:
-        lines += ["", f"{document.id}" + (f" ({document.genre})" if document.genre else "")]
+        lines += ["", _cut(document.id + (f" ({document.genre})" if document.genre else ""), width)]
         shown = document.sentences[:MOST_SENTENCES]
         lines += [_cut(f"  {place}  {sentence}", width) for place, sentence in enumerate(shown, start=1)]
         if len(document.sentences) > len(shown):
             lines.append(f"  ... and {len(document.sentences) - len(shown)} more")
-    return "\n".join(lines)
+    return "\n".join(map(_printable, lines))
+
+
+def _printable(line: str) -> str:
+    """Without what a terminal would obey instead of showing it."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
 
 
 def _cut(line: str, width: int) -> str:
