@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
@@ -66,7 +67,7 @@ def save_checkpoint(
     accelerator: Accelerator,
     folder: Path,
     *,
-    model: PreTrainedModel,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler,
     progress: Mapping[str, Any],
@@ -77,7 +78,7 @@ def save_checkpoint(
     Args:
         accelerator: of the run. The main process writes; the others send their random numbers.
         folder: from :func:`checkpoint_folder`.
-        model: the bare one.
+        model: prepared or not.
         optimizer: prepared or not.
         scheduler: not prepared.
         progress: plain values, for ``progress.json``.
@@ -87,13 +88,13 @@ def save_checkpoint(
         UserError: on every process, if the disk is full or may not be written; older checkpoints are still there.
     """
     generators = gather_object([random_state()])
-    weights = whole_weights_of(accelerator, model)
+    bare, weights = accelerator.unwrap_model(model), whole_weights_of(accelerator, model)
     moments = whole_state(optimizer.state_dict(), keep=accelerator.is_main_process)
     on_main_process(
         accelerator,
         lambda: _write_checkpoint(
             folder,
-            model,
+            bare,
             weights,
             {
                 "optimizer": moments,

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from .finite_guard import FiniteGuard
-from .sharding import whole_weights
+from .sharding import adding_up, whole_weights
 
 Record = TypeVar("Record")
 Forward = Callable[[nn.Module, Any], Any]
@@ -146,8 +146,8 @@ def train_steps(
                 count = _total(accelerator, sum(weights_of(batch).sum() for batch in window))
                 loss_sum = torch.zeros((), device=accelerator.device)
                 for place, batch in enumerate(window, start=1):
-                    synchronise = place == len(window)
-                    with contextlib.nullcontext() if synchronise else accelerator.no_sync(model):
+                    complete = place == len(window)
+                    with contextlib.nullcontext() if complete else adding_up(accelerator, model):
                         values = loss_fn(forward(model, batch), batch)
                         weights = weights_of(batch).to(values)
                         _check_one_per_example(values, weights)
@@ -161,7 +161,8 @@ def train_steps(
                 learning_rate = optimizer.param_groups[0]["lr"]
                 if guard.leaves_it_to_the_optimizer or finite:
                     optimizer.step()
-                if scheduler is not None and not accelerator.optimizer_step_was_skipped:
+                finds_its_scale = accelerator.scaler is not None and accelerator.optimizer_step_was_skipped
+                if scheduler is not None and not finds_its_scale:
                     scheduler.step()
                 optimizer.zero_grad()
                 number, done = number + 1, done + 1
@@ -273,5 +274,6 @@ def _check_one_per_example(values: torch.Tensor, weights: torch.Tensor) -> None:
 
 def _clip(accelerator: Accelerator, model: nn.Module, max_grad_norm: float | None) -> torch.Tensor:
     """Clip the gradient and give the norm that it had."""
-    norm = torch.as_tensor(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or float("inf")))
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or float("inf"))
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return torch.as_tensor(norm, dtype=torch.float32, device=accelerator.device)

@@ -9,35 +9,42 @@ import torch
 from accelerate import Accelerator
 from safetensors import safe_open
 from safetensors.torch import load_file, load_model
+from torch import nn
 from transformers import PreTrainedModel
 
 from .encoders import load_config_dict
 from .errors import UserError
 from .files import disk_reason, whole_folder
 from .runtime import on_main_process
-from .sharding import is_sharded, load_whole, whole_state
+from .sharding import is_split, load_whole
 
 MODEL_TYPE = "sentorder"
 """What the ``config.json`` of a model of ours calls itself."""
 
 
-def save_model(accelerator: Accelerator, model: PreTrainedModel, folder: Path) -> None:
+def save_model(accelerator: Accelerator, model: nn.Module, folder: Path) -> None:
     """Save a model into ``folder``, replacing the one that is there only once the new one is complete.
 
     Every process must call it; the main one writes.
 
+    Args:
+        accelerator: of the run.
+        model: prepared or not.
+        folder: where to.
+
     Raises:
         UserError: if the disk is full or the folder may not be written; the old model is then still there.
     """
-    weights = whole_weights_of(accelerator, model)
-    on_main_process(accelerator, lambda: _write_model(model, weights, folder))
+    bare, weights = accelerator.unwrap_model(model), whole_weights_of(accelerator, model)
+    on_main_process(accelerator, lambda: _write_model(bare, weights, folder))
 
 
-def whole_weights_of(accelerator: Accelerator, model: PreTrainedModel) -> dict[str, torch.Tensor] | None:
-    """The weights of a model that is split among processes, for the main one to save; None where they are whole."""
-    if not is_sharded(model):
+def whole_weights_of(accelerator: Accelerator, model: nn.Module) -> dict[str, torch.Tensor] | None:
+    """The weights of a prepared model, for the main process to save, where training is split; else None: the model
+    itself has them."""
+    if not is_split(accelerator):
         return None
-    weights: dict[str, torch.Tensor] = whole_state(model.state_dict(), keep=accelerator.is_main_process)
+    weights: dict[str, torch.Tensor] = accelerator.get_state_dict(model)
     return weights
 
 
@@ -49,13 +56,13 @@ def _write_model(model: PreTrainedModel, weights: dict[str, torch.Tensor] | None
         raise UserError(f"{folder}: the model could not be saved ({disk_reason(error)}).") from error
 
 
-def restore_weights(model: PreTrainedModel, folder: Path) -> None:
+def restore_weights(accelerator: Accelerator, model: nn.Module, folder: Path) -> None:
     """Put the weights that :func:`save_model` wrote back into the same model."""
-    path = folder / "model.safetensors"
-    if is_sharded(model):
-        load_whole(model, load_file(path))
+    bare, path = accelerator.unwrap_model(model), folder / "model.safetensors"
+    if is_split(accelerator):
+        load_whole(bare, load_file(path))
     else:
-        load_model(model, path, device=str(model.device))
+        load_model(bare, path, device=str(bare.device))
 
 
 def is_orderer(source: str) -> bool:

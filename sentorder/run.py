@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from datasets import Dataset
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -32,6 +32,7 @@ from .resume import Start, best_checkpoint, check_same_facts, facts_of
 from .run_folder import METRICS, make_run_folder
 from .runtime import main_process_first
 from .selection import Selection
+from .sharding import clip_by_deepspeed, mixed_precision_of
 from .tracking import Meter
 
 
@@ -87,7 +88,7 @@ class Run:
 
     def save_model(self) -> None:
         """Put the model as it is into ``model/``."""
-        save_model(self.accelerator, self.bare, self.folder / "model")
+        save_model(self.accelerator, self.model, self.folder / "model")
 
     def save_checkpoint(self) -> Path:
         """Save all that going on from here needs, and remove older checkpoints that need not be kept."""
@@ -95,7 +96,7 @@ class Run:
         save_checkpoint(
             self.accelerator,
             checkpoint,
-            model=self.bare,
+            model=self.model,
             optimizer=self.optimizer,
             scheduler=self.scheduler,
             progress={
@@ -121,6 +122,11 @@ def build_run(
     Raises:
         UserError: for whatever does not fit together.
     """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and arguments.save_strategy != "no":
+        raise UserError(
+            f"--save_strategy {arguments.save_strategy}: DeepSpeed keeps its optimizer in a form that no run could go "
+            "on from; give --save_strategy no (the model is kept all the same), or use accelerate_configs/fsdp2.yaml."
+        )
     # What is trained. A checkpoint is a model too.
     resumes = start.checkpoint is not None
     set_seed(arguments.seed)
@@ -150,7 +156,7 @@ def build_run(
         method=model.config.method,
         backbone=model.config.backbone,
         pooling=model.config.pooling,
-        mixed_precision=accelerator.mixed_precision,
+        mixed_precision=mixed_precision_of(accelerator),
     )
 
     if arguments.pad_to_max_length:
@@ -199,6 +205,7 @@ def build_run(
     scheduler = schedule(
         arguments.lr_scheduler_type, optimizer, warmup_steps=arguments.warmup_steps, total_steps=total_steps
     )
+    clip_by_deepspeed(accelerator, arguments.max_grad_norm)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     if arguments.eval_strategy != "no":  # an evaluation that cannot work should fail now, not in an hour
         size = 2 * arguments.per_device_eval_batch_size * accelerator.num_processes

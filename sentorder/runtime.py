@@ -24,11 +24,9 @@ from accelerate.utils import (
 
 from .errors import UserError
 from .files import disk_reason
+from .sharding import set_up_deepspeed
 
 Result = TypeVar("Result")
-
-STEPS_HIDDEN = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-"""Their engines clip and step inside of ``backward``, before anybody could look at the gradient."""
 
 
 @contextlib.contextmanager
@@ -101,20 +99,22 @@ def accelerator_for(
 
 
 def _check_distribution(accelerator: Accelerator) -> None:
-    """Refuse what would make other steps than the loop shows, or would silently not be done."""
-    kind, split = accelerator.distributed_type, "accelerate_configs/fsdp2.yaml"
-    if kind in STEPS_HIDDEN:
-        raise UserError(
-            f"{kind.value} makes the optimizer step inside of the backward pass, where no step can be checked and no "
-            f"run goes on exactly; to split weights among GPUs use FSDP2 ({split})."
-        )
+    """Refuse what the loop does not know, and what would silently not be done."""
+    kind = accelerator.distributed_type
+    if kind == DistributedType.MEGATRON_LM:
+        raise UserError("Megatron-LM: is not supported; use accelerate_configs/fsdp2.yaml.")
     if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise UserError(f"FSDP: version 1 is not supported; set fsdp_version: 2, as in {split}.")
-    if kind == DistributedType.FSDP and accelerator.mixed_precision == "fp16":
-        raise UserError("--mixed_precision fp16: not with FSDP2; use bf16 or no.")
-    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if asked and accelerator.num_processes > 1 and kind != DistributedType.FSDP:
-        raise UserError("FSDP: Accelerate splits no weights among CPU processes; use accelerate_configs/cpu_gloo.yaml.")
+        raise UserError("FSDP: version 1 is not supported; set fsdp_version: 2, as in accelerate_configs/fsdp2.yaml.")
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED) and accelerator.mixed_precision == "fp16":
+        raise UserError("--mixed_precision fp16: not where training is split by FSDP2 or DeepSpeed; use bf16 or no.")
+    if kind == DistributedType.DEEPSPEED:
+        set_up_deepspeed(accelerator)
+    for name in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        asked = os.environ.get(f"ACCELERATE_USE_{name.value}", "false").lower() == "true"
+        if asked and accelerator.num_processes > 1 and kind != name:
+            raise UserError(
+                f"{name.value}: Accelerate splits nothing among CPU processes; use accelerate_configs/cpu_gloo.yaml."
+            )
 
 
 def on_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:

@@ -98,7 +98,7 @@ def train(arguments: TrainArguments | None = None) -> TrainResult:
             test = None
             if "test" in run.tables:
                 if best_step != run.cursor.number:
-                    restore_weights(run.bare, run.folder / "model")
+                    restore_weights(accelerator, run.model, run.folder / "model")
                 test = run.evaluate("test", "testing")
                 log.log(run.cursor.number, {f"test_{name}": value for name, value in test.scores.items()})
 

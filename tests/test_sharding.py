@@ -1,6 +1,9 @@
-"""Weights split among processes: the same steps, the same files, and back again."""
+"""Training that is split among processes: the same steps, the same files, and back again."""
 
+import json
+import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,36 +20,69 @@ from tests.conftest import REPOSITORY, Run, read_metrics
 
 LESS_EXACT = ("key.bias", "in_proj_bias")
 """Their true gradient is zero, and Adam makes steps of what rounding leaves of it."""
+ON_CPU = str(REPOSITORY / "tests" / "split_on_cpu.py")
+needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="the extra deepspeed is not installed")
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """The launch file for GPUs, told to take two CPU processes."""
-    settings = yaml.safe_load((REPOSITORY / "accelerate_configs" / "fsdp2.yaml").read_text())
-    settings |= {"use_cpu": True, "num_processes": 2, "mixed_precision": "no"}
+def launch(name: str, folder: Path, precision: str = "no") -> list[str]:
+    """The command that starts two CPU processes with a launch file for GPUs."""
+    settings = yaml.safe_load((REPOSITORY / "accelerate_configs" / name).read_text())
+    settings |= {"use_cpu": True, "num_processes": 2, "mixed_precision": precision}
     settings |= {"main_process_ip": "127.0.0.1", "main_process_port": 29533}
-    (tmp_path / "fsdp2.yaml").write_text(yaml.safe_dump(settings))
-    return tmp_path / "fsdp2.yaml"
+    (folder / name).write_text(yaml.safe_dump(settings))
+    return ["accelerate", "launch", "--config_file", str(folder / name)]
+
+
+def common(encoder: str, data: str) -> list[str]:
+    """Of all runs: seven steps, of which the first one is kept, because none is better: no order is perfect."""
+    return [
+        *("--model_name_or_path", encoder, "--dataset", data, "--learning_rate", "1e-3", "--dropout", "0"),
+        *("--max_steps", "7", "--logging_steps", "1", "--eval_strategy", "steps", "--eval_steps", "1"),
+        *("--metric_for_best_model", "perfect_match_ratio"),
+    ]
+
+
+WHOLE = ["--per_device_train_batch_size", "8"]
+CUT = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"]
+
+
+def assert_same_training(folder: Path, whole: Path) -> None:
+    """The same losses, norms, scores and kept weights."""
+    rows, others = read_metrics(folder), read_metrics(whole)
+    assert len(rows) == len(others)
+    for ours, theirs in zip(rows, others, strict=True):
+        for key, tolerance in (("loss", 1e-5), ("gradient_norm", 1e-3), ("eval_loss", 1e-4), ("test_loss", 1e-4)):
+            assert (key in ours) == (key in theirs)
+            close = pytest.approx(theirs.get(key) or 0.0, rel=tolerance)  # of a step that was left out both have null
+            assert ours.get(key) == theirs.get(key) or ours[key] == close, (folder, ours["step"], key)
+        assert ours.get("learning_rate") == theirs.get("learning_rate")
+    names = [sorted(path.name for path in (place / "model").iterdir()) for place in (folder, whole)]
+    assert names[0] == names[1]
+    assert json.loads((folder / "result.json").read_text())["best_step"] == 1
+    assert_same_weights(folder / "model", whole / "model")
+
+
+def assert_same_weights(folder: Path, whole: Path) -> None:
+    ours, theirs = (load_file(place / "model.safetensors") for place in (folder, whole))
+    assert ours.keys() == theirs.keys()
+    for key, tensor in ours.items():
+        tolerance = 1e-2 if key.endswith(LESS_EXACT) else 1e-4
+        assert torch.allclose(tensor, theirs[key], rtol=0, atol=tolerance), (folder, key)
 
 
 @pytest.mark.slow
 def test_split_weights_learn_and_are_saved_as_whole_ones(
-    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path, config: Path
+    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path
 ) -> None:
-    """Losses, weights and orders are those of one process, and each can go on from a checkpoint of the other."""
-    split = ["accelerate", "launch", "--config_file", str(config), str(REPOSITORY / "tests" / "fsdp_on_cpu.py")]
-    one = ["python", "-m", "sentorder.train"]
-    common = ["--model_name_or_path", tiny_encoder, "--dataset", small_data, "--learning_rate", "1e-3"]
-    common += ["--max_steps", "7", "--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "1"]
-    common += ["--save_total_limit", "9", "--dropout", "0"]
-    cut = {"split": ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"]}
-    cut["whole"] = ["--per_device_train_batch_size", "8"]
+    """With FSDP2; and each can go on from a checkpoint of the other."""
+    commands = {"whole": ["python", "-m", "sentorder.train", *WHOLE]}
+    commands["split"] = [*launch("fsdp2.yaml", tmp_path), ON_CPU, *CUT]
+    saving = ["--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "9"]
     runs = {name: tmp_path / name for name in ("whole", "split", "split, whole", "whole, split")}
 
     def train_in(name: str, *more: str) -> None:
-        last = name.split(", ")[-1]
-        command = split if last == "split" else one
-        result = run(*command, *common, *cut[last], "--output_dir", str(runs[name]), *more)
+        command = commands[name.split(", ")[-1]]
+        result = run(*command, *common(tiny_encoder, small_data), *saving, "--output_dir", str(runs[name]), *more)
         assert result.returncode == 0, result.stderr
 
     train_in("whole")
@@ -57,38 +93,92 @@ def test_split_weights_learn_and_are_saved_as_whole_ones(
         for step in (5, 6, 7):
             shutil.rmtree(runs[name] / f"checkpoint-{step}")
         train_in(name, "--resume_from_checkpoint", "auto")
+    for name in ("split", "split, whole", "whole, split"):
+        assert_same_training(runs[name], runs["whole"])
+        assert_same_weights(runs[name] / "checkpoint-7", runs["whole"] / "checkpoint-7")
 
-    whole = read_metrics(runs["whole"])
-    weights = load_file(runs["whole"] / "checkpoint-7" / "model.safetensors")
-    for name, folder in runs.items():
-        rows = read_metrics(folder)
-        assert len(rows) == len(whole)
-        for ours, theirs in zip(rows, whole, strict=True):
-            for key, tolerance in (("loss", 1e-5), ("gradient_norm", 1e-3), ("eval_loss", 1e-4), ("test_loss", 1e-4)):
-                assert (key in ours) == (key in theirs)
-                assert key not in ours or ours[key] == pytest.approx(theirs[key], rel=tolerance), (name, ours["step"])
-        found = load_file(folder / "checkpoint-7" / "model.safetensors")
-        assert found.keys() == weights.keys()
-        for key, tensor in found.items():
-            tolerance = 1e-2 if key.endswith(LESS_EXACT) else 1e-4
-            assert torch.allclose(tensor, weights[key], rtol=0, atol=tolerance), (name, key)
-        assert sorted(path.name for path in (folder / "model").iterdir()) == sorted(
-            path.name for path in (runs["whole"] / "model").iterdir()
-        )
+
+@pytest.mark.slow
+@needs_deepspeed
+def test_deepspeed_makes_the_same_steps(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
+    """ZeRO 2 and 3, with a clipping that every step feels."""
+    more = ["--save_strategy", "no", "--max_grad_norm", "0.05"]
+    whole = ["python", "-m", "sentorder.train", *WHOLE]
+    for name, command in {
+        "whole": whole,
+        "ds_z2.yaml": [*launch("ds_z2.yaml", tmp_path), ON_CPU, *CUT],
+        "ds_z3.yaml": [*launch("ds_z3.yaml", tmp_path), ON_CPU, *CUT],
+    }.items():
+        folder = tmp_path / f"run {name}"
+        result = run(*command, *common(tiny_encoder, small_data), *more, "--output_dir", str(folder))
+        assert result.returncode == 0, result.stderr
+        assert_same_training(folder, tmp_path / "run whole")
+    rounded = tmp_path / "rounded"  # bf16 is what is computed with, and not what weights are kept in
+    command = [*launch("ds_z3.yaml", tmp_path, "bf16"), ON_CPU, *CUT, *common(tiny_encoder, small_data), *more]
+    result = run(*command, "--output_dir", str(rounded))
+    assert result.returncode == 0, result.stderr
+    ours, theirs = (
+        [row["loss"] for row in read_metrics(place) if "loss" in row] for place in (rounded, tmp_path / "run whole")
+    )
+    assert ours == pytest.approx(theirs, rel=5e-3) and ours != pytest.approx(theirs, rel=1e-6)
+    assert {tensor.dtype for tensor in load_file(rounded / "model" / "model.safetensors").values()} == {torch.float32}
+
+
+POISONED = """
+import dataclasses, math
+from accelerate.state import AcceleratorState
+from sentorder.methods import METHODS
+from tests import split_on_cpu
+
+row, calls = METHODS["pairwise"], 0
+
+def loss(output, batch):
+    global calls
+    calls += output.pair_logits.requires_grad
+    return row.loss(output, batch) * (math.nan if calls == 4 else 1.0)
+
+METHODS["pairwise"] = dataclasses.replace(row, loss=loss)
+if SPLIT:
+    AcceleratorState.__init__ = split_on_cpu._split
+split_on_cpu.run_command(split_on_cpu.main)
+"""
+
+
+@pytest.mark.slow
+@needs_deepspeed
+def test_deepspeed_leaves_out_steps_that_are_not_finite(
+    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path
+) -> None:
+    """The fourth one here, like the loop itself. And checkpoints that no run could go on from are refused."""
+    commands = {"whole": ["python"]} | {name: launch(name, tmp_path) for name in ("ds_z2.yaml", "ds_z3.yaml")}
+    more = ["--method", "pairwise", "--save_strategy", "no", "--max_skipped_steps", "1"]
+    for name, command in commands.items():
+        script, folder = tmp_path / f"{name}.py", tmp_path / f"run {name}"
+        script.write_text(POISONED.replace("SPLIT", str(name != "whole")))
+        command = [*command, str(script), *(WHOLE if name == "whole" else ["--per_device_train_batch_size", "4"])]
+        command += [*common(tiny_encoder, small_data), "--output_dir", str(folder), *more]
+        result = run(*command, PYTHONPATH=f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}")
+        assert result.returncode == 0, result.stderr
+        losses = [row["loss"] for row in read_metrics(folder) if "loss" in row]
+        assert [loss is None for loss in losses] == [step == 4 for step in range(1, 8)]
+        assert_same_training(folder, tmp_path / "run whole")
+    result = run(
+        *commands["ds_z2.yaml"], ON_CPU, *common(tiny_encoder, small_data), "--output_dir", str(tmp_path / "x")
+    )
+    assert result.returncode != 0 and "--save_strategy epoch: DeepSpeed keeps" in result.stderr
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("DEEPSPEED", "DEEPSPEED makes the optimizer step inside of the backward pass"),
-        ("MEGATRON_LM", "MEGATRON_LM makes the optimizer step"),
+        ("MEGATRON_LM", "Megatron-LM: is not supported"),
         ("FSDP", "FSDP: version 1 is not supported; set fsdp_version: 2"),
     ],
 )
-def test_what_hides_the_step_is_refused(
-    tiny_encoder: str, small_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    kind: str, message: str,
-) -> None:  # fmt: skip
+def test_what_the_loop_does_not_know_is_refused(
+    tiny_encoder: str, small_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, message: str
+) -> None:
     monkeypatch.setattr(Accelerator, "distributed_type", DistributedType[kind])
     monkeypatch.setattr(Accelerator, "is_fsdp2", False)
     with pytest.raises(UserError, match=message):
@@ -96,13 +186,11 @@ def test_what_hides_the_step_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_that_would_not_be_split_are_refused(
-    run: Run, tiny_encoder: str, small_data: str, tmp_path: Path, config: Path
-) -> None:
+def test_what_would_not_be_split_is_refused(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     result = run(
-        *("accelerate", "launch", "--config_file", str(config), "-m", "sentorder.train"),
-        *("--model_name_or_path", tiny_encoder, "--dataset", small_data, "--output_dir", str(tmp_path / "run")),
+        *(*launch("fsdp2.yaml", tmp_path), "-m", "sentorder.train", *common(tiny_encoder, small_data)),
+        *("--output_dir", str(tmp_path / "run")),
     )
     assert result.returncode != 0
-    assert "FSDP: Accelerate splits no weights among CPU processes" in result.stderr
+    assert "FSDP: Accelerate splits nothing among CPU processes" in result.stderr
     assert not (tmp_path / "run").exists()

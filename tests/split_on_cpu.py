@@ -1,0 +1,35 @@
+"""Training that is split by FSDP2 or DeepSpeed among CPU processes: what ``python -m sentorder.train`` is, as a file.
+
+Accelerate splits among GPUs and the like only; what it sets for those is set here for CPU processes.
+"""
+
+from typing import Any
+
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+
+from sentorder.command_line import run_command
+from sentorder.train import main
+
+_plain = AcceleratorState.__init__
+
+
+def _split(self: AcceleratorState, mixed_precision: Any = None, *args: Any, **kwargs: Any) -> None:
+    _plain(self, mixed_precision, *args, **kwargs)
+    fsdp, deepspeed = kwargs.get("fsdp_plugin"), kwargs.get("deepspeed_plugin")
+    if fsdp is not None:
+        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp
+    if deepspeed is not None:
+        deepspeed.set_mixed_precision(self._mixed_precision)
+        deepspeed.select(_from_accelerator_state=True)
+        self.distributed_type, self.deepspeed_plugins, self._mixed_precision = (
+            DistributedType.DEEPSPEED,
+            deepspeed,
+            "no",
+        )
+    PartialState._shared_state["distributed_type"] = self.distributed_type
+
+
+if __name__ == "__main__":
+    AcceleratorState.__init__ = _split  # type: ignore[method-assign]
+    run_command(main)
