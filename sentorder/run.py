@@ -32,7 +32,7 @@ from .resume import Start, best_checkpoint, check_same_facts, facts_of
 from .run_folder import METRICS, make_run_folder
 from .runtime import main_process_first
 from .selection import Selection
-from .sharding import clip_by_deepspeed, mixed_precision_of
+from .sharding import clip_by_deepspeed, keep_head_in_float32, mixed_precision_of
 from .tracking import Meter
 
 
@@ -207,6 +207,7 @@ def build_run(
     )
     clip_by_deepspeed(accelerator, arguments.max_grad_norm)
     prepared, optimizer = accelerator.prepare(model, optimizer)
+    keep_head_in_float32(accelerator, prepared)
     if arguments.eval_strategy != "no":  # an evaluation that cannot work should fail now, not in an hour
         size = 2 * arguments.per_device_eval_batch_size * accelerator.num_processes
         few = tables["validation"].select(most_demanding(model, tables["validation"], size))

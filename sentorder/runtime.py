@@ -24,7 +24,7 @@ from accelerate.utils import (
 
 from .errors import UserError
 from .files import disk_reason
-from .sharding import set_up_deepspeed
+from .sharding import set_up_deepspeed, set_up_fsdp
 
 Result = TypeVar("Result")
 
@@ -107,6 +107,8 @@ def _check_distribution(accelerator: Accelerator) -> None:
         raise UserError("FSDP: version 1 is not supported; set fsdp_version: 2, as in accelerate_configs/fsdp2.yaml.")
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED) and accelerator.mixed_precision == "fp16":
         raise UserError("--mixed_precision fp16: not where training is split by FSDP2 or DeepSpeed; use bf16 or no.")
+    if kind == DistributedType.FSDP:
+        set_up_fsdp(accelerator)
     if kind == DistributedType.DEEPSPEED:
         set_up_deepspeed(accelerator)
     for name in (DistributedType.FSDP, DistributedType.DEEPSPEED):

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -28,6 +28,34 @@ def is_split(accelerator: Accelerator) -> bool:
 
 def _split_by_deepspeed(model: nn.Module) -> list[Any]:
     return [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+
+
+def set_up_fsdp(accelerator: Accelerator) -> None:
+    """Where bf16 is asked for: the encoder's layers are gathered and computed in it, gradients are added up in float32.
+
+    Args:
+        accelerator: just made, of a launcher that asked for FSDP2.
+    """
+    if accelerator.mixed_precision == "bf16":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        accelerator.state.fsdp_plugin.mixed_precision_policy = policy
+
+
+def keep_head_in_float32(accelerator: Accelerator, model: nn.Module) -> None:
+    """What is no layer of the encoder is computed as on one process: by autocast, and the head in float32.
+
+    Nothing happens without FSDP2 in bf16.
+
+    Args:
+        accelerator: of the model.
+        model: just prepared.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP and accelerator.mixed_precision == "bf16":
+        state = cast(FSDPModule, model)._get_fsdp_state()
+        state._mp_policy = MixedPrecisionPolicy()
+        for group in state._fsdp_param_groups:
+            group.mp_policy = MixedPrecisionPolicy()
+        model.forward = torch.autocast(accelerator.device.type, torch.bfloat16)(model.forward)
 
 
 def set_up_deepspeed(accelerator: Accelerator) -> None:

@@ -18,6 +18,8 @@ def _split(self: AcceleratorState, mixed_precision: Any = None, *args: Any, **kw
     _plain(self, mixed_precision, *args, **kwargs)
     fsdp, deepspeed = kwargs.get("fsdp_plugin"), kwargs.get("deepspeed_plugin")
     if fsdp is not None:
+        if self._mixed_precision != "no":
+            fsdp.set_mixed_precision(self._mixed_precision)
         self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp
     if deepspeed is not None:
         deepspeed.set_mixed_precision(self._mixed_precision)

@@ -62,6 +62,15 @@ def assert_same_training(folder: Path, whole: Path) -> None:
     assert_same_weights(folder / "model", whole / "model")
 
 
+def assert_same_but_for_bf16(folder: Path, whole: Path) -> None:
+    """In bf16 it is computed, and not kept."""
+    ours, theirs = ([row["loss"] for row in read_metrics(place) if "loss" in row] for place in (folder, whole))
+    assert ours == pytest.approx(theirs, rel=5e-3) and ours != pytest.approx(theirs, rel=1e-6)
+    weights = load_file(folder / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert "mixed_precision: bf16" in (folder / "arguments.yaml").read_text()
+
+
 def assert_same_weights(folder: Path, whole: Path) -> None:
     ours, theirs = (load_file(place / "model.safetensors") for place in (folder, whole))
     assert ours.keys() == theirs.keys()
@@ -96,6 +105,12 @@ def test_split_weights_learn_and_are_saved_as_whole_ones(
     for name in ("split", "split, whole", "whole, split"):
         assert_same_training(runs[name], runs["whole"])
         assert_same_weights(runs[name] / "checkpoint-7", runs["whole"] / "checkpoint-7")
+    commands["rounded"], runs["rounded"] = (
+        [*launch("fsdp2.yaml", tmp_path, "bf16"), ON_CPU, *CUT],
+        tmp_path / "rounded",
+    )
+    train_in("rounded")
+    assert_same_but_for_bf16(runs["rounded"], runs["whole"])
 
 
 @pytest.mark.slow
@@ -113,15 +128,10 @@ def test_deepspeed_makes_the_same_steps(run: Run, tiny_encoder: str, small_data:
         result = run(*command, *common(tiny_encoder, small_data), *more, "--output_dir", str(folder))
         assert result.returncode == 0, result.stderr
         assert_same_training(folder, tmp_path / "run whole")
-    rounded = tmp_path / "rounded"  # bf16 is what is computed with, and not what weights are kept in
     command = [*launch("ds_z3.yaml", tmp_path, "bf16"), ON_CPU, *CUT, *common(tiny_encoder, small_data), *more]
-    result = run(*command, "--output_dir", str(rounded))
+    result = run(*command, "--output_dir", str(tmp_path / "rounded"))
     assert result.returncode == 0, result.stderr
-    ours, theirs = (
-        [row["loss"] for row in read_metrics(place) if "loss" in row] for place in (rounded, tmp_path / "run whole")
-    )
-    assert ours == pytest.approx(theirs, rel=5e-3) and ours != pytest.approx(theirs, rel=1e-6)
-    assert {tensor.dtype for tensor in load_file(rounded / "model" / "model.safetensors").values()} == {torch.float32}
+    assert_same_but_for_bf16(tmp_path / "rounded", tmp_path / "run whole")
 
 
 POISONED = """
