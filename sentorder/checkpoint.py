@@ -33,7 +33,7 @@ from .errors import UserError, first_line
 from .files import disk_reason, whole_folder, write_json
 from .model_files import whole_weights_of
 from .runtime import on_main_process
-from .sharding import split_optimizer_state, whole_state
+from .sharding import split_state, whole_state
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -212,8 +212,7 @@ def restore_checkpoint(
     path = folder / TRAINING / "state.pt"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        optimizer.load_state_dict(state["optimizer"])
-        split_optimizer_state(optimizer)
+        optimizer.load_state_dict(split_state(optimizer, state["optimizer"]))
         scheduler.load_state_dict(state["scheduler"])
         if accelerator.scaler is not None and state["scaler"] is not None:
             accelerator.scaler.load_state_dict(state["scaler"])

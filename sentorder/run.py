@@ -32,7 +32,7 @@ from .resume import Start, best_checkpoint, check_same_facts, facts_of
 from .run_folder import METRICS, make_run_folder
 from .runtime import main_process_first
 from .selection import Selection
-from .sharding import clip_by_deepspeed, keep_head_in_float32, mixed_precision_of
+from .sharding import is_split, mixed_precision_of, prepare_split
 from .tracking import Meter
 
 
@@ -122,10 +122,19 @@ def build_run(
     Raises:
         UserError: for whatever does not fit together.
     """
-    if accelerator.distributed_type == DistributedType.DEEPSPEED and arguments.save_strategy != "no":
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        if arguments.save_strategy != "no":
+            raise UserError(
+                f"--save_strategy {arguments.save_strategy}: DeepSpeed keeps its optimizer in a form that no run could "
+                "go on from; give --save_strategy no (the model is kept all the same), or use "
+                "accelerate_configs/fsdp2.yaml."
+            )
+        if start.checkpoint is not None:
+            raise UserError("--resume_from_checkpoint: not with DeepSpeed; use accelerate_configs/fsdp2.yaml.")
+    if arguments.auto_find_batch_size and is_split(accelerator):
         raise UserError(
-            f"--save_strategy {arguments.save_strategy}: DeepSpeed keeps its optimizer in a form that no run could go "
-            "on from; give --save_strategy no (the model is kept all the same), or use accelerate_configs/fsdp2.yaml."
+            "--auto_find_batch_size: cannot try what fits where training is split by FSDP2 or DeepSpeed; raise "
+            "--gradient_accumulation_steps instead."
         )
     # What is trained. A checkpoint is a model too.
     resumes = start.checkpoint is not None
@@ -194,7 +203,7 @@ def build_run(
         return evaluation_loader(accelerator, model, table, batch_size, num_workers=workers, shape=shape)
 
     # Optimizer and schedule.
-    optimizer = adamw(
+    optimizer: torch.optim.Optimizer = adamw(
         parameter_groups(
             model,
             learning_rate=arguments.learning_rate,
@@ -205,9 +214,7 @@ def build_run(
     scheduler = schedule(
         arguments.lr_scheduler_type, optimizer, warmup_steps=arguments.warmup_steps, total_steps=total_steps
     )
-    clip_by_deepspeed(accelerator, arguments.max_grad_norm)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
-    keep_head_in_float32(accelerator, prepared)
+    prepared, optimizer = prepare_split(accelerator, model, optimizer, max_grad_norm=arguments.max_grad_norm)
     if arguments.eval_strategy != "no":  # an evaluation that cannot work should fail now, not in an hour
         size = 2 * arguments.per_device_eval_batch_size * accelerator.num_processes
         few = tables["validation"].select(most_demanding(model, tables["validation"], size))

@@ -11,23 +11,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from .errors import UserError
 
 
 def is_split(accelerator: Accelerator) -> bool:
-    """Whether processes hold no weights, or none that lie in memory one by one, as a file of weights wants them."""
+    """Whether weights, gradients or the optimizer are split among the processes."""
     return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
-def _split_by_deepspeed(model: nn.Module) -> list[Any]:
-    return [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+# --- before anything is loaded ----------------------------------------------------------------------------------------
 
 
 def set_up_fsdp(accelerator: Accelerator) -> None:
@@ -41,48 +44,30 @@ def set_up_fsdp(accelerator: Accelerator) -> None:
         accelerator.state.fsdp_plugin.mixed_precision_policy = policy
 
 
-def keep_head_in_float32(accelerator: Accelerator, model: nn.Module) -> None:
-    """What is no layer of the encoder is computed as on one process: by autocast, and the head in float32.
-
-    Nothing happens without FSDP2 in bf16.
-
-    Args:
-        accelerator: of the model.
-        model: just prepared.
-    """
-    if accelerator.distributed_type == DistributedType.FSDP and accelerator.mixed_precision == "bf16":
-        state = cast(FSDPModule, model)._get_fsdp_state()
-        state._mp_policy = MixedPrecisionPolicy()
-        for group in state._fsdp_param_groups:
-            group.mp_policy = MixedPrecisionPolicy()
-        model.forward = torch.autocast(accelerator.device.type, torch.bfloat16)(model.forward)
-
-
 def set_up_deepspeed(accelerator: Accelerator) -> None:
-    """Fill in what DeepSpeed must know before anything is loaded.
+    """Fill in what DeepSpeed must know; the loop alone says what a step is.
 
     Args:
         accelerator: just made, of a launcher that asked for DeepSpeed.
+
+    Raises:
+        UserError: if it would split nothing.
     """
-    config = accelerator.state.deepspeed_plugin.deepspeed_config
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin.zero_stage < 1:
+        raise UserError("DeepSpeed: ZeRO 0 splits nothing; set zero_stage, as in accelerate_configs/ds_z2.yaml.")
+    config = plugin.deepspeed_config
+    config["gradient_accumulation_steps"] = 1
     config["train_micro_batch_size_per_gpu"] = 1  # asked for by Accelerate; counts in DeepSpeed's own figures alone
+    config["train_batch_size"] = "auto"
     config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True  # for get_state_dict
     if accelerator.mixed_precision == "bf16":
-        # As everywhere else bf16 is what is computed with, and not what weights are kept in.
+        # As everywhere else bf16 is what is computed with, and not what weights are kept in, or sent.
         config["bf16"] = {"enabled": False}
-        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
-        accelerator.state.deepspeed_plugin.set_deepspeed_weakref()  # so that transformers, which loads, knows it too
-
-
-def clip_by_deepspeed(accelerator: Accelerator, max_grad_norm: float | None) -> None:
-    """Let DeepSpeed clip as the loop would; nothing happens without it.
-
-    Args:
-        accelerator: before model and optimizer are prepared.
-        max_grad_norm: what the norm of the gradient is clipped to; None or 0 for no clipping.
-    """
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        accelerator.state.deepspeed_plugin.deepspeed_config["gradient_clipping"] = max_grad_norm or 0.0
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+    # Else transformers would split the encoder while it loads it, before anybody could look at its weights.
+    unset_hf_deepspeed_config()
+    plugin.dschf = None
 
 
 def mixed_precision_of(accelerator: Accelerator) -> Any:
@@ -92,25 +77,77 @@ def mixed_precision_of(accelerator: Accelerator) -> Any:
     return accelerator.mixed_precision
 
 
+# --- around the preparing of a model ----------------------------------------------------------------------------------
+
+
+def prepare_split(
+    accelerator: Accelerator, model: Any, optimizer: torch.optim.Optimizer, *, max_grad_norm: float | None
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """``accelerator.prepare``, of training that is split or not.
+
+    Args:
+        accelerator: of the run.
+        model: a :class:`~sentorder.modeling.SentenceOrderer`.
+        optimizer: of its parameters.
+        max_grad_norm: what DeepSpeed is to clip the norm of the gradient to; None or 0 for no clipping.
+    """
+    kind = accelerator.distributed_type
+    if kind == DistributedType.FSDP and accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap is None:
+        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = layer_classes(model.backbone.encoder)
+    if kind == DistributedType.DEEPSPEED:
+        accelerator.state.deepspeed_plugin.deepspeed_config["gradient_clipping"] = max_grad_norm or 0.0
+    if is_split(accelerator) and mixed_precision_of(accelerator) == "bf16":
+        # What Accelerate puts around the forward pass elsewhere: the head, which switches it off, stays in float32.
+        model.forward = torch.autocast(accelerator.device.type, torch.bfloat16)(model.forward)
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    if kind == DistributedType.FSDP:
+        # Layers are gathered in bf16, but not what stands around them.
+        state = prepared._get_fsdp_state()
+        state._mp_policy = MixedPrecisionPolicy()
+        for group in state._fsdp_param_groups:
+            group.mp_policy = MixedPrecisionPolicy()
+    return prepared, optimizer
+
+
+def layer_classes(encoder: nn.Module) -> list[str]:
+    """The classes of an encoder's layers, which are gathered one at a time: what the largest list in it holds."""
+    lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
+    largest = max(lists, key=lambda layers: sum(weights.numel() for weights in layers.parameters()), default=())
+    return sorted({type(layer).__name__ for layer in largest})
+
+
+# --- in the loop ------------------------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
 def adding_up(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
     """Backward passes in here only add to the gradients: more of the step is to come."""
-    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+    kind = accelerator.distributed_type
+    if kind == DistributedType.FSDP:  # it adds to the parts; to wait with the sending it would have to keep the whole
+        yield
+    elif kind == DistributedType.DEEPSPEED:
+        accelerator.gradient_state._set_sync_gradients(False)  # by which its ``backward`` knows whether to step
+        try:
+            yield
+        finally:
+            accelerator.gradient_state._set_sync_gradients(True)
+    else:
         with accelerator.no_sync(model):
             yield
-        return
-    accelerator.gradient_state._set_sync_gradients(False)  # by which its ``backward`` knows whether to step
-    try:
-        yield
-    finally:
-        accelerator.gradient_state._set_sync_gradients(True)
+
+
+# --- whole weights and states -----------------------------------------------------------------------------------------
+
+
+def _split_by_deepspeed(model: nn.Module) -> list[Any]:
+    return [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
 
 
 @contextlib.contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
     """For the time being each process holds all weights, and can run the model by itself as often as it likes.
 
-    Else every pass is one of all processes together. Nothing happens to a model that is not sharded.
+    Else every pass is one of all processes together. Nothing happens to a model that is not split.
 
     Args:
         model: prepared; every process must call this.
@@ -122,15 +159,20 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
             yield
         return
     parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    after_forward = [_reshards(part) for part in parts]
+    groups = [group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups]
+    as_told = [group.post_forward_mesh_info for group in groups]
+    root_decides = bool(parts) and parts[0]._get_fsdp_state()._auto_reshard_after_forward
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
     try:
         yield
     finally:
-        for part, reshards in zip(parts, after_forward, strict=True):
-            part.set_reshard_after_forward(reshards, recurse=False)
+        for group, told in zip(groups, as_told, strict=True):
+            group.post_forward_mesh_info = told
+        if root_decides:  # what it would have decided in its first pass: the backward pass begins with it anyway
+            parts[0].set_reshard_after_forward(False, recurse=False)
+        for part in parts:
             part.reshard()
 
 
@@ -151,11 +193,6 @@ def _without_deepspeed_hooks(model: nn.Module) -> Iterator[None]:
             hooks.update(before)
 
 
-def _reshards(part: FSDPModule) -> bool:
-    """What was told by ``set_reshard_after_forward``; torch has no question for it."""
-    return all(group._reshard_after_forward for group in part._get_fsdp_state()._fsdp_param_groups)
-
-
 def whole_state(state: Any, *, keep: bool) -> Any:
     """The same state with whole tensors on the CPU in the place of split ones; every process must call it.
 
@@ -174,39 +211,46 @@ def whole_state(state: Any, *, keep: bool) -> Any:
 
 
 @torch.no_grad()
-def load_whole(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+def load_whole(model: nn.Module, weights: dict[str, Any]) -> None:
     """Give each process its part of whole weights.
 
     Args:
         model: the bare one, of training that is split.
         weights: name -> whole tensor, the same on each process; of all parameters.
     """
-    if split := _split_by_deepspeed(model):
+    if isinstance(model, FSDPModule):
+        set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
+    elif split := _split_by_deepspeed(model):
         from deepspeed.runtime.zero import GatheredParameters
 
         with GatheredParameters(split, modifier_rank=0):  # what the first process has is what is split
-            for name, parameter in model.named_parameters():
-                parameter.copy_(weights[name])
-        return
+            _copy(weights, model)
+    else:
+        _copy(weights, model)
+
+
+def _copy(weights: Mapping[str, torch.Tensor], model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
-        parameter.copy_(_part_of(weights[name], like=parameter))
+        parameter.copy_(weights[name])
 
 
-def split_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
-    """Keep of whole state that was loaded this process's part, where the parameter is split.
+def split_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """This process's part of an optimizer's whole state, where parameters are split; for ``load_state_dict``.
 
     Args:
-        optimizer: prepared; nothing happens where no parameter is split.
+        optimizer: prepared.
+        state: from :func:`whole_state` of ``state_dict()``, or of an optimizer of one process.
     """
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            split = isinstance(parameter, DTensor) and torch.is_tensor(value) and value.shape == parameter.shape
-            if split and not isinstance(value, DTensor):
-                state[name] = _part_of(value, like=parameter)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parts = {
+        index: {name: _part_of(value, like=parameters[index]) for name, value in values.items()}
+        for index, values in state["state"].items()
+    }
+    return {**state, "state": parts}
 
 
-def _part_of(whole: torch.Tensor, *, like: torch.Tensor) -> torch.Tensor:
-    if not isinstance(like, DTensor):
+def _part_of(whole: Any, *, like: torch.Tensor) -> Any:
+    if not (isinstance(like, DTensor) and torch.is_tensor(whole) and whole.shape == like.shape):
         return whole
-    whole = whole.to(like.device)
-    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)  # no sending: all have it
+    # Nothing is sent: each process has the whole.
+    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

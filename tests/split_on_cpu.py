@@ -1,13 +1,19 @@
 """Training that is split by FSDP2 or DeepSpeed among CPU processes: what ``python -m sentorder.train`` is, as a file.
 
-Accelerate splits among GPUs and the like only; what it sets for those is set here for CPU processes.
+Accelerate splits among GPUs and the like only; what it sets for those is set here for CPU processes. Says how many
+weights each group of the optimizer was given, and which modules FSDP2 gathers one at a time.
 """
 
+import json
+import sys
+from collections import Counter
 from typing import Any
 
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
+from torch.distributed.fsdp import FSDPModule
 
+import sentorder.run
 from sentorder.command_line import run_command
 from sentorder.train import main
 
@@ -32,6 +38,23 @@ def _split(self: AcceleratorState, mixed_precision: Any = None, *args: Any, **kw
     PartialState._shared_state["distributed_type"] = self.distributed_type
 
 
-if __name__ == "__main__":
+_prepare = sentorder.run.prepare_split
+
+
+def _told(accelerator: Any, model: Any, optimizer: Any, **named: Any) -> Any:
+    groups = {group["name"]: sum(weights.numel() for weights in group["params"]) for group in optimizer.param_groups}
+    prepared, optimizer = _prepare(accelerator, model, optimizer, **named)
+    units = Counter(type(module).__name__ for module in prepared.modules() if isinstance(module, FSDPModule))
+    print(json.dumps({"groups": groups, "units": units}), file=sys.stderr)
+    return prepared, optimizer
+
+
+def split_main() -> None:
+    """The command, split."""
     AcceleratorState.__init__ = _split  # type: ignore[method-assign]
+    sentorder.run.prepare_split = _told
     run_command(main)
+
+
+if __name__ == "__main__":
+    split_main()

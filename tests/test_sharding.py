@@ -5,6 +5,7 @@ import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,13 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
+from transformers import AlbertConfig, AutoModel, BertConfig, DistilBertConfig, ModernBertConfig
 
+from sentorder import SentenceOrderer
 from sentorder.arguments import TrainArguments
 from sentorder.errors import UserError
+from sentorder.optimization import parameter_groups
+from sentorder.sharding import layer_classes
 from sentorder.train import train
 from tests.conftest import REPOSITORY, Run, read_metrics
 
@@ -29,17 +34,32 @@ def launch(name: str, folder: Path, precision: str = "no") -> list[str]:
     settings = yaml.safe_load((REPOSITORY / "accelerate_configs" / name).read_text())
     settings |= {"use_cpu": True, "num_processes": 2, "mixed_precision": precision}
     settings |= {"main_process_ip": "127.0.0.1", "main_process_port": 29533}
+    if "deepspeed_config" in settings:  # steps are the command's business
+        settings["deepspeed_config"]["gradient_accumulation_steps"] = 4
     (folder / name).write_text(yaml.safe_dump(settings))
     return ["accelerate", "launch", "--config_file", str(folder / name)]
 
 
 def common(encoder: str, data: str) -> list[str]:
-    """Of all runs: seven steps, of which the first one is kept, because none is better: no order is perfect."""
+    """Of all runs: seven steps, all of them clipped; the first one is kept, as none is better: no order is perfect."""
     return [
         *("--model_name_or_path", encoder, "--dataset", data, "--learning_rate", "1e-3", "--dropout", "0"),
         *("--max_steps", "7", "--logging_steps", "1", "--eval_strategy", "steps", "--eval_steps", "1"),
-        *("--metric_for_best_model", "perfect_match_ratio"),
+        *("--metric_for_best_model", "perfect_match_ratio", "--max_grad_norm", "0.05"),
     ]
+
+
+def told(stderr: str) -> dict[str, Any]:
+    """What the script above says about itself."""
+    (line, *_) = (line for line in stderr.splitlines() if line.startswith('{"groups"'))
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def groups_of(encoder: str) -> dict[str, int]:
+    """What each group of the optimizer is given on one process."""
+    groups = parameter_groups(SentenceOrderer.from_encoder(encoder), learning_rate=1.0, weight_decay=1.0)
+    return {group["name"]: sum(weights.numel() for weights in group["params"]) for group in groups}
 
 
 WHOLE = ["--per_device_train_batch_size", "8"]
@@ -93,6 +113,8 @@ def test_split_weights_learn_and_are_saved_as_whole_ones(
         command = commands[name.split(", ")[-1]]
         result = run(*command, *common(tiny_encoder, small_data), *saving, "--output_dir", str(runs[name]), *more)
         assert result.returncode == 0, result.stderr
+        if command is not commands["whole"]:
+            assert told(result.stderr)["units"] == {"FSDPBertLayer": 2, "FSDPEmbedding": 1, "FSDPSentenceOrderer": 1}
 
     train_in("whole")
     train_in("split")
@@ -116,18 +138,28 @@ def test_split_weights_learn_and_are_saved_as_whole_ones(
 @pytest.mark.slow
 @needs_deepspeed
 def test_deepspeed_makes_the_same_steps(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
-    """ZeRO 2 and 3, with a clipping that every step feels."""
-    more = ["--save_strategy", "no", "--max_grad_norm", "0.05"]
+    """ZeRO 2 and 3, the latter also from a file of DeepSpeed's own, by which no weight is kept whole."""
+    more = ["--save_strategy", "no"]
+    own = {"stage": 3, "stage3_param_persistence_threshold": 0}
+    (tmp_path / "own.json").write_text(json.dumps({"zero_optimization": own, "train_batch_size": 6}))
+    own_command = launch("ds_z3.yaml", tmp_path)
+    settings = yaml.safe_load((tmp_path / "ds_z3.yaml").read_text())
+    settings["deepspeed_config"] = {"deepspeed_config_file": str(tmp_path / "own.json"), "zero3_init_flag": False}
+    del settings["mixed_precision"]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(settings))
+    own_command[-1] = str(tmp_path / "own.yaml")
     whole = ["python", "-m", "sentorder.train", *WHOLE]
     for name, command in {
         "whole": whole,
         "ds_z2.yaml": [*launch("ds_z2.yaml", tmp_path), ON_CPU, *CUT],
         "ds_z3.yaml": [*launch("ds_z3.yaml", tmp_path), ON_CPU, *CUT],
+        "own": [*own_command, ON_CPU, *CUT],
     }.items():
         folder = tmp_path / f"run {name}"
         result = run(*command, *common(tiny_encoder, small_data), *more, "--output_dir", str(folder))
         assert result.returncode == 0, result.stderr
         assert_same_training(folder, tmp_path / "run whole")
+        assert name == "whole" or told(result.stderr)["groups"] == groups_of(tiny_encoder)
     command = [*launch("ds_z3.yaml", tmp_path, "bf16"), ON_CPU, *CUT, *common(tiny_encoder, small_data), *more]
     result = run(*command, "--output_dir", str(tmp_path / "rounded"))
     assert result.returncode == 0, result.stderr
@@ -136,7 +168,6 @@ def test_deepspeed_makes_the_same_steps(run: Run, tiny_encoder: str, small_data:
 
 POISONED = """
 import dataclasses, math
-from accelerate.state import AcceleratorState
 from sentorder.methods import METHODS
 from tests import split_on_cpu
 
@@ -148,9 +179,7 @@ def loss(output, batch):
     return row.loss(output, batch) * (math.nan if calls == 4 else 1.0)
 
 METHODS["pairwise"] = dataclasses.replace(row, loss=loss)
-if SPLIT:
-    AcceleratorState.__init__ = split_on_cpu._split
-split_on_cpu.run_command(split_on_cpu.main)
+(split_on_cpu.split_main if SPLIT else lambda: split_on_cpu.run_command(split_on_cpu.main))()
 """
 
 
@@ -177,6 +206,21 @@ def test_deepspeed_leaves_out_steps_that_are_not_finite(
     )
     assert result.returncode != 0 and "--save_strategy epoch: DeepSpeed keeps" in result.stderr
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "layers"),
+    [
+        (BertConfig(num_hidden_layers=2), ["BertLayer"]),
+        (ModernBertConfig(num_hidden_layers=2), ["ModernBertEncoderLayer"]),
+        (DistilBertConfig(n_layers=2), ["TransformerBlock"]),
+        (AlbertConfig(), ["AlbertLayerGroup"]),
+    ],
+)
+def test_layers_are_found(config: Any, layers: list[str]) -> None:
+    with torch.device("meta"):
+        encoder = AutoModel.from_config(config)
+    assert layer_classes(encoder) == layers
 
 
 @pytest.mark.parametrize(
