@@ -12,6 +12,9 @@ from .data.reading import SourceOptions
 # ruff: noqa: UP045
 
 
+# Names of decoders and formats stand here again, because their tables need torch and pyarrow, for which --help should
+# not wait; the tests hold them alike.
+
 # --- groups of arguments --------------------------------------------------------------------------------------------
 
 _PREPROCESSING = (
@@ -60,7 +63,24 @@ class FileArguments:
 
     _argument_group_name: ClassVar[str] = "files"
 
-    format: Optional[str] = option(None, "The layout of files and folders (without it: found by what is in them).")
+    format: Optional[
+        Literal[
+            "parquet",
+            "sind",
+            "json",
+            "jsonl",
+            "csv",
+            "btsort",
+            "eos",
+            "at-eos",
+            "tsv",
+            "lines",
+            "markdown",
+            "text",
+            "arrow",
+            "lists",
+        ]
+    ] = option(None, "The layout of files and folders (without it: found by what is in them).")
     columns: Optional[str] = option(
         None,
         "Which columns or JSON keys hold what: sentences=a (lists) or sentences=a+b+c (one sentence each), id=a, "
@@ -300,7 +320,9 @@ class DecodingArguments:
 
     _argument_group_name: ClassVar[str] = "decoding"
 
-    decoder: Optional[str] = option(None, "How orders are found (without it: as the model's method does).")
+    decoder: Optional[
+        Literal["pairs", "pairs-and-neighbours", "borda", "copeland", "topological", "positions", "choices", "together"]
+    ] = option(None, "How orders are found (without it: as the model's method does).")
     num_permutations: Annotated[int, Between(1, 64)] = option(
         1, "Average over so many orders of the input, each of which costs a pass of the encoder."
     )
@@ -322,7 +344,9 @@ class _EvaluationGroup:
         None,
         "The model/ folder of a training run (required); with --untrained an encoder (without it: all-MiniLM-L6-v2).",
     )
-    untrained: Optional[str] = option(None, "Score a way to order that learns nothing, the floor for those that do.")
+    untrained: Optional[Literal["as-shuffled", "random", "similarity"]] = option(
+        None, "Score a way to order that learns nothing, the floor for those that do."
+    )
     split: Optional[Literal["train", "validation", "test"]] = option(
         None, "Which split (without it: test; of a source without splits all of it)."
     )

@@ -19,7 +19,6 @@ from .arguments import EvaluationArguments
 from .command_line import parse_arguments, run_command
 from .contracts import Batch, Decoded, OrderingOutput
 from .data.collation import Shape, ordering_loader
-from .data.formats import FORMATS
 from .data.sampling import GlobalPlan
 from .data.sources import load_split
 from .data.splitting import first_rows, numbers
@@ -28,7 +27,6 @@ from .errors import UserError
 from .files import write_json, write_json_lines
 from .inference import SHUFFLE_SEED
 from .loop import evaluation_records
-from .methods import DECODERS, UNTRAINED
 from .metrics import averages, figures_of_documents, in_source_order, positions_of
 from .modeling import SentenceOrderer
 from .pieces import Pieces
@@ -242,7 +240,6 @@ def main() -> None:
         EvaluationArguments,
         program="python -m sentorder.evaluation",
         description="Score a model on documents whose order is known.",
-        choices={"decoder": DECODERS, "untrained": UNTRAINED, "format": FORMATS},
     )
     folder = None if arguments.output_dir is None else Path(arguments.output_dir)
     if folder is not None:

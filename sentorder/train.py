@@ -16,7 +16,6 @@ from datasets import Dataset
 from .arguments import TrainArguments
 from .checkpoint import checkpoints_of
 from .command_line import parse_arguments, run_command
-from .data.formats import FORMATS
 from .data.sources import load_splits
 from .data.splitting import first_rows
 from .data.tokenization import describe_cuts
@@ -241,7 +240,7 @@ def main() -> None:
         TrainArguments,
         program="accelerate launch -m sentorder.train",
         description="Train a model that restores the order of shuffled sentences.",
-        choices={"method": TRAINED, "backbone": BACKBONES, "format": FORMATS},
+        choices={"method": TRAINED, "backbone": BACKBONES},
     )
     train(arguments)
 

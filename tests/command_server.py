@@ -15,6 +15,7 @@ import traceback
 from typing import Any, NoReturn
 
 import sentorder.evaluation
+import sentorder.ordering
 import sentorder.predict
 import sentorder.train  # noqa: F401
 

@@ -27,7 +27,8 @@ from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from sentorder import SentenceOrderer
-from sentorder.data.documents import Document, documents_of
+from sentorder.data.document_tables import documents_of
+from sentorder.data.documents import Document
 from sentorder.data.sources import load_split
 
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)

@@ -2,12 +2,15 @@ import dataclasses
 import io
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
-from sentorder.arguments import PredictArguments, TrainArguments
+from sentorder.arguments import EvaluationArguments, PredictArguments, TrainArguments
 from sentorder.command_line import parse_arguments, run_command, write_arguments
+from sentorder.data.formats import FORMATS
 from sentorder.errors import UserError
+from sentorder.methods import DECODERS, UNTRAINED
 
 
 def parse(*argv: str) -> TrainArguments:
@@ -140,6 +143,16 @@ def test_library_users_get_the_same_checks() -> None:
     assert sorted(line.split()[0] for line in lines) == sorted(f"--{name}" for name in wrong)
     with pytest.raises(UserError, match="--model_path is missing"):
         PredictArguments().check()
+
+
+def test_names_that_stand_here_again_are_those_of_the_tables() -> None:
+    for kind, name, table in (
+        (PredictArguments, "format", FORMATS),
+        (PredictArguments, "decoder", DECODERS),
+        (EvaluationArguments, "untrained", UNTRAINED),
+    ):
+        optional = get_type_hints(kind)[name]
+        assert get_args(get_args(optional)[0]) == tuple(table)
 
 
 def test_names_are_those_of_transformers() -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sentorder import SentenceOrderer, UserError
 from sentorder.contracts import Batch
 from sentorder.data.collation import EncodedDocument
-from sentorder.data.documents import Document, to_dataset
+from sentorder.data.document_tables import to_dataset
+from sentorder.data.documents import Document
 from sentorder.data.sampling import PlannedDocument
 from sentorder.memory import most_demanding
 from sentorder.optimization import parameter_groups

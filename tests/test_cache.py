@@ -22,7 +22,8 @@ from datasets.table import MemoryMappedTable
 
 from sentorder.data import cache, paths, sources, tokenization
 from sentorder.data.cache import cache_folder, is_kept
-from sentorder.data.documents import Document, to_dataset
+from sentorder.data.document_tables import to_dataset
+from sentorder.data.documents import Document
 from sentorder.data.reading import SourceOptions
 from sentorder.data.sources import load_split, load_splits
 from sentorder.data.splitting import first_rows

@@ -411,5 +411,7 @@ def test_import_is_light(run: Run) -> None:
         "import sentorder, sys; print(sorted({'torch', 'transformers', 'datasets', 'evaluate'} & sys.modules.keys()))"
     )
     assert run("python", "-c", code).stdout.strip() == "[]"
+    code = "import sentorder.predict, sys; print(sorted({'torch', 'datasets', 'accelerate'} & sys.modules.keys()))"
+    assert run("python", "-c", code).stdout.strip() == "[]"  # so that its --help is there at once
     code = "import sentorder.train, torch, sys; print(torch.cuda.is_initialized(), 'evaluate' in sys.modules)"
     assert run("python", "-c", code).stdout.strip() == "False False", sys.version

@@ -25,7 +25,8 @@ from transformers import (
 )
 
 from sentorder import SentenceOrderer, UserError
-from sentorder.data.documents import Document, to_dataset
+from sentorder.data.document_tables import to_dataset
+from sentorder.data.documents import Document
 from sentorder.data.tokenization import tokenize
 from sentorder.encoders import UNLIMITED_WINDOW, window_length
 from sentorder.evaluation import evaluate, evaluation_loader

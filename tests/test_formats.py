@@ -19,7 +19,7 @@ from sentorder.data.reading import Reading
 from sentorder.data.rows import Columns
 from sentorder.data.text_files import File
 from sentorder.errors import UserError
-from sentorder.predict import read_input
+from sentorder.ordering import read_input
 
 
 def sentences_of(items: list[Item]) -> list[list[str]]:

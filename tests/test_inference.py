@@ -12,7 +12,8 @@ import torch
 from accelerate import Accelerator
 
 from sentorder import SentenceOrderer
-from sentorder.data.documents import Document, to_dataset
+from sentorder.data.document_tables import to_dataset
+from sentorder.data.documents import Document
 from sentorder.data.tokenization import tokenize
 from sentorder.errors import UserError
 from sentorder.evaluation import describe_scores, evaluate, evaluation_loader, scores_of

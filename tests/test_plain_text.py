@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentorder.data.cutting import Cutting, cut
-from sentorder.data.documents import Article, Document, Skipped, documents_of
+from sentorder.data.document_tables import documents_of
+from sentorder.data.documents import Article, Document, Skipped
 from sentorder.data.plain_text import (
     ends_like_a_sentence,
     sections_of_markdown,

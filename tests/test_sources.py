@@ -7,7 +7,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from sentorder.data import sources
-from sentorder.data.documents import Document, documents_of, to_batch
+from sentorder.data.document_tables import documents_of, to_batch
+from sentorder.data.documents import Document
 from sentorder.data.reading import SourceOptions
 from sentorder.data.sources import load_split, load_splits
 from sentorder.data.splitting import split_table

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentorder.data.documents import Document, to_dataset
+from sentorder.data.document_tables import to_dataset
+from sentorder.data.documents import Document
 from sentorder.data.tokenization import describe_cuts, encode_documents, fair_budget, tokenize
 from sentorder.encoders import load_tokenizer
 from sentorder.errors import UserError

@@ -14,8 +14,8 @@ from ..arguments import InspectionArguments
 from ..command_line import parse_arguments, run_command
 from ..errors import UserError
 from ..files import disk_reason, write_json_lines
-from .documents import Document, documents_of
-from .formats import FORMATS
+from .document_tables import documents_of
+from .documents import Document
 from .inspection import describe, inspect, warnings
 from .sources import load_split, load_splits
 from .splitting import TooFewToSplitError
@@ -67,7 +67,6 @@ def main() -> None:
         program="python -m sentorder.data",
         description="Show what a source of documents holds and what may be wrong with it, and write it down anew.",
         positional=_add_source,
-        choices={"format": FORMATS},
     )
     if rest.source is not None and arguments.dataset != InspectionArguments().dataset:
         raise UserError(f"{rest.source} and --dataset {arguments.dataset}: give one of them.")

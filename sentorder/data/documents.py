@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import pyarrow as pa
-from datasets import Dataset
 
 from ..errors import UserError
 
@@ -120,37 +117,6 @@ def check_encodable(text: str, origin: str) -> None:
         raise UserError(
             f"{origin}: {text[:50]!r} holds half a character (a lone surrogate); repair the text."
         ) from None
-
-
-SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "genre": pa.string(),
-        "group": pa.string(),
-        "origin": pa.string(),
-        "sentences": pa.list_(pa.string()),
-        "key": pa.uint64(),
-    }
-)
-"""The columns of documents in a table; ``key`` is :attr:`Document.key`."""
-
-
-def to_batch(documents: Sequence[Document]) -> pa.RecordBatch:
-    """The documents as rows of :data:`SCHEMA`."""
-    columns = [[getattr(document, name) for document in documents] for name in SCHEMA.names]
-    return pa.RecordBatch.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-    )
-
-
-def to_dataset(documents: Sequence[Document]) -> Dataset:
-    """Documents of one's own as a table, in memory."""
-    return Dataset(pa.Table.from_batches([to_batch(documents)])).remove_columns("key")
-
-
-def documents_of(table: Dataset) -> Iterator[Document]:
-    """The rows of a table of documents, one by one."""
-    return (Document(**row) for row in table)
 
 
 def _reason_to_skip(document: Document) -> str | None:

@@ -18,7 +18,8 @@ from datasets import Dataset, DatasetDict, load_dataset
 from .. import __version__
 from ..errors import UserError, first_line
 from .cache import ROWS_AT_ONCE, Stored, digest, stored_table
-from .documents import SCHEMA, WHOLE, Part, keep_orderable, to_batch
+from .document_tables import SCHEMA, to_batch
+from .documents import WHOLE, Part, keep_orderable
 from .folders import table_part
 from .formats import FORMATS
 from .paths import OTHER_NAMES, is_glob, parts_of_path
