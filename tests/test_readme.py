@@ -60,7 +60,8 @@ def test_the_method_that_is_shown_trains(
     monkeypatch.setattr("sentorder.methods.METHODS", dict(METHODS))
     small = {"model_name_or_path": tiny_encoder, "dataset": small_data, "output_dir": str(tmp_path), "max_steps": 2}
     assert code.count("TrainArguments(method=") == 1
-    exec(code.replace("TrainArguments(method=", "TrainArguments(**small, method="), {"small": small})
+    names = {"small": small, "__name__": "__main__"}
+    exec(code.replace("TrainArguments(method=", "TrainArguments(**small, method="), names)
     model = SentenceOrderer.from_pretrained(tmp_path / "model")
     assert model.config.method == "pairwise-margin" and model.precedence(["One.", "Two."]).shape == (2, 2)
 
