@@ -42,6 +42,8 @@ def test_flags_that_are_named_exist() -> None:
         "max_restarts",
         "quiet",
         "standalone",
+        "machine_rank",
+        "local",
         "nproc_per_node",
         "sentences",
         "workers",
