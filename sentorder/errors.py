@@ -1,7 +1,10 @@
 """The one exception that means: what the user gave is wrong, and here is the way out; and how Ctrl-C is told."""
 
+import contextlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
 
 INTERRUPTED = "sentorder: interrupted"
 INTERRUPTED_CODE = 130
@@ -20,6 +23,19 @@ class UserError(ValueError):
 def first_line(error: Exception) -> str:
     """What another library's error says, in one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def late_imports() -> Iterator[None]:
+    """Around an ``import`` in the middle of a command, so that Ctrl-C is one line there too."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end_on_interrupt)
+    try:
+        yield
+    finally:
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, before)
 
 
 def end_on_interrupt(number: int, frame: object) -> None:

@@ -9,6 +9,7 @@ import argparse
 
 from .arguments import PredictArguments
 from .command_line import parse_arguments, run_command
+from .errors import late_imports
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,8 @@ def main() -> None:
         description="Restore the order of the sentences of each document, or rate the order that they have (--score).",
         positional=_add_file,
     )
-    from .ordering import order_texts  # torch, for which --help and a mistake need not wait
+    with late_imports():  # of torch, for which --help and a mistake need not wait
+        from .ordering import order_texts
 
     order_texts(arguments, rest.file)
 

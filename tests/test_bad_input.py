@@ -280,7 +280,8 @@ INTERRUPTIONS = [
     ("train", 0.0, "step 3/"),
     ("evaluation", 2.0, ""),
     ("predict", 0.8, ""),
-    ("predict", 8.0, ""),  # which waits for its standard input
+    ("predict", 2.5, ""),  # while it imports torch
+    pytest.param("predict", 8.0, "", marks=pytest.mark.slow),  # which waits for its standard input
 ]
 
 

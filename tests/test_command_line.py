@@ -38,8 +38,8 @@ CUTS = {"accumulated": ("4", "2", 1), "processes": ("4", "1", 2), "both": ("2", 
 @pytest.mark.parametrize(
     ("method", "backbone", "cuts"),
     [
-        ("regression", "restarted", ("both",)),
-        ("pairwise", "joint", ("processes", "both")),
+        pytest.param("regression", "restarted", ("both",), marks=pytest.mark.slow),
+        pytest.param("pairwise", "joint", ("processes", "both"), marks=pytest.mark.slow),
         ("joint", "hierarchical", ("accumulated", "both")),
     ],
 )
@@ -217,6 +217,7 @@ def test_both_cores_are_used_whatever_the_launcher_sets(
     assert "(1 threads)" in result.stderr
 
 
+@pytest.mark.slow
 def test_notebook_launcher(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     """In a clean process, as in a fresh notebook, and twice, as in any other."""
     code = f"""

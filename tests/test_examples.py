@@ -214,6 +214,7 @@ def test_a_search_goes_on_where_it_was_stopped(run: Run, tiny_encoder: str, smal
     assert f"validation tau {best:.4f} with" in again
 
 
+@pytest.mark.slow
 def test_a_run_of_mlflow_holds_everything(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     script = str(EXAMPLES / "mlflow_run.py")
@@ -230,13 +231,14 @@ def test_a_run_of_mlflow_holds_everything(run: Run, tiny_encoder: str, small_dat
     assert {"test_kendall_tau_short", "test_kendall_tau_long", "loss"} <= logged.data.metrics.keys()
 
 
+@pytest.mark.slow
 def test_prediction_from_python(run: Run, model_path: str) -> None:
     done = run(sys.executable, str(EXAMPLES / "predict_api.py"), "--model_path", model_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("confidence") == 5 and "in pieces of three: [" in done.stdout
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_mrpc(run: Run, tiny_encoder: str, tmp_path: Path, processes: int) -> None:
     for split, size in (("train", 40), ("validation", 13)):  # 13 do not divide evenly
         rows = [
@@ -283,7 +285,7 @@ def test_a_model_and_a_loss_of_ones_own(run: Run) -> None:
     assert float(found[1]) > 0.4  # to call everything an opening gives 0.29
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_kills_cost_nothing(run: Run, kills: int) -> None:
     script = str(EXAMPLES / "benchmarks" / "kill_and_resume.py")
     result = run(sys.executable, script, "--kills", str(kills), "--max_steps", "40")

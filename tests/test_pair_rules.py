@@ -138,6 +138,7 @@ def test_the_figures_of_the_leak_are_those_of_the_metrics() -> None:
         assert value == pytest.approx(metrics[name]), name
 
 
+@pytest.mark.slow
 def test_gold_order_leak_writes_table_and_picture(run: Run, tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARKS / "gold_order_leak.py"), "--documents", "400"]
     result = run(*command, "--sentences", "4", "5", "-p", "0.5", "1", "--output_dir", "leak")
@@ -160,6 +161,7 @@ def test_gold_order_leak_writes_table_and_picture(run: Run, tmp_path: Path) -> N
     assert wrong.returncode == 2 and "--accuracies between 0 and 1" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_decoding_speed_tells_of_machine_and_versions(run: Run, tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARKS / "decoding_speed.py"), "--documents", "2", "--repetitions", "2"]
     result = run(*command, "--sentences", "5", "8", "20", "--output", "new/speed.json")

@@ -14,6 +14,7 @@ from tests.conftest import REPOSITORY
 RECIPES = sorted((REPOSITORY / "examples" / "recipes").glob("*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_shape_of_a_recipe_runs(path: Path, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     argv = ["--config", str(path), "--model_name_or_path", tiny_encoder, "--dataset", small_data]

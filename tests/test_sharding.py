@@ -240,6 +240,7 @@ def test_what_the_loop_does_not_know_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_would_not_be_split_is_refused(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     result = run(
         *(*launch("fsdp2.yaml", tmp_path), "-m", "sentorder.train", *common(tiny_encoder, small_data)),

@@ -94,7 +94,9 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> Non
     raise TimeoutError
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", pytest.param("SIGUSR1", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGUSR1"))]
+)
 def test_a_signal_saves_and_ends_with_its_code(
     tiny_encoder: str, small_data: str, tmp_path: Path, started: Any, name: str
 ) -> None:
@@ -110,6 +112,7 @@ def test_a_signal_saves_and_ends_with_its_code(
     assert f"stopped after step {done}; go on with --resume_from_checkpoint {run}/checkpoint-{done}" in log
 
 
+@pytest.mark.slow
 def test_without_checkpoints_a_signal_saves_nothing_and_says_so(
     tiny_encoder: str, small_data: str, tmp_path: Path, started: Any
 ) -> None:
@@ -121,6 +124,7 @@ def test_without_checkpoints_a_signal_saves_nothing_and_says_so(
     assert not checkpoints_of(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(tiny_encoder: str, small_data: str, tmp_path: Path, started: Any) -> None:
     """In the middle of a step that takes long."""
     script = tmp_path / "slow.py"
@@ -147,6 +151,7 @@ def test_a_second_signal_ends_at_once(tiny_encoder: str, small_data: str, tmp_pa
     assert not checkpoints_of(run)
 
 
+@pytest.mark.slow
 def test_processes_whose_launcher_is_killed_save_and_end(
     tiny_encoder: str, small_data: str, tmp_path: Path, started: Any
 ) -> None:
@@ -161,7 +166,7 @@ def test_processes_whose_launcher_is_killed_save_and_end(
     assert next(path.name for path in checkpoints_of(run)) == f"checkpoint-{read_metrics(run)[-1]['step']}"
 
 
-@pytest.mark.parametrize("to", ["launcher", "one worker"])
+@pytest.mark.parametrize("to", ["launcher", pytest.param("one worker", marks=pytest.mark.slow)])
 def test_two_processes_stop_together(tiny_encoder: str, small_data: str, tmp_path: Path, started: Any, to: str) -> None:
     """The launcher passes SIGTERM on; a signal that reaches one process stops both after the same step."""
     run = tmp_path / "run"
@@ -236,6 +241,7 @@ def test_a_worker_that_dies_is_restarted_and_goes_on(
 # --- the disk -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before(tiny_encoder: str, small_data: str, tmp_path: Path, run: Run) -> None:
     """A limit on the size of files stands in for the disk: the weights still fit, the optimizer's state does not."""
     folder = tmp_path / "run"

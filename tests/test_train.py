@@ -213,7 +213,8 @@ def test_a_failed_save_keeps_the_model_before(
     tiny_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = SentenceOrderer.from_encoder(tiny_encoder)
-    save_model(model, tmp_path / "model")
+    accelerator = Accelerator(cpu=True)
+    save_model(accelerator, model, tmp_path / "model")
     before = load_file(tmp_path / "model" / "model.safetensors")
 
     def full(*_: object, **__: object) -> None:
@@ -221,7 +222,7 @@ def test_a_failed_save_keeps_the_model_before(
 
     monkeypatch.setattr(SentenceOrderer, "save_pretrained", full)
     with pytest.raises(UserError, match="could not be saved .No space left on device"):
-        save_model(model, tmp_path / "model")
+        save_model(accelerator, model, tmp_path / "model")
     after = load_file(tmp_path / "model" / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
 
