@@ -138,7 +138,7 @@ def test_split_weights_learn_and_are_saved_as_whole_ones(
 @pytest.mark.slow
 @needs_deepspeed
 def test_deepspeed_makes_the_same_steps(run: Run, tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
-    """ZeRO 2 and 3, the latter also from a file of DeepSpeed's own, by which no weight is kept whole."""
+    """ZeRO 2, and 3 from a file of DeepSpeed's own, by which no weight is kept whole; and ZeRO 3 in bf16."""
     more = ["--save_strategy", "no"]
     own = {"stage": 3, "stage3_param_persistence_threshold": 0}
     (tmp_path / "own.json").write_text(json.dumps({"zero_optimization": own, "train_batch_size": 6}))
@@ -152,7 +152,6 @@ def test_deepspeed_makes_the_same_steps(run: Run, tiny_encoder: str, small_data:
     for name, command in {
         "whole": whole,
         "ds_z2.yaml": [*launch("ds_z2.yaml", tmp_path), ON_CPU, *CUT],
-        "ds_z3.yaml": [*launch("ds_z3.yaml", tmp_path), ON_CPU, *CUT],
         "own": [*own_command, ON_CPU, *CUT],
     }.items():
         folder = tmp_path / f"run {name}"
@@ -189,7 +188,7 @@ def test_deepspeed_leaves_out_steps_that_are_not_finite(
     run: Run, tiny_encoder: str, small_data: str, tmp_path: Path
 ) -> None:
     """The fourth one here, like the loop itself. And checkpoints that no run could go on from are refused."""
-    commands = {"whole": ["python"]} | {name: launch(name, tmp_path) for name in ("ds_z2.yaml", "ds_z3.yaml")}
+    commands = {"whole": ["python"], "split": launch("ds_z3.yaml", tmp_path)}
     more = ["--method", "pairwise", "--save_strategy", "no", "--max_skipped_steps", "1"]
     for name, command in commands.items():
         script, folder = tmp_path / f"{name}.py", tmp_path / f"run {name}"
