@@ -38,10 +38,8 @@ class FiniteGuard:
         self.scaler = accelerator.scaler
         self.optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # the one that Accelerate has wrapped
         skips = getattr(self.optimizer, "_step_supports_amp_scaling", False) and self.scaler is None
-        skips = (
-            skips and accelerator.distributed_type != DistributedType.FSDP
-        )  # whose parts cannot be mixed with a plain found_inf
-        self.every = every if skips else 1
+        split = accelerator.distributed_type == DistributedType.FSDP  # whose parts do not go with a plain found_inf
+        self.every = every if skips and not split else 1
         self.max_skipped_steps = max_skipped_steps
         self.skipped_in_a_row = torch.full((), float(skipped_in_a_row), device=accelerator.device)
         # Number, loss and gradient norm of the first step that was one too many; zeros as long as there is none.

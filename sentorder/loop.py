@@ -276,4 +276,4 @@ def _clip(accelerator: Accelerator, model: nn.Module, max_grad_norm: float | Non
     """Clip the gradient and give the norm that it had."""
     norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or float("inf"))
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-    return torch.as_tensor(norm, dtype=torch.float32, device=accelerator.device)
+    return torch.as_tensor(norm, device=accelerator.device)  # of DeepSpeed it is a plain number
