@@ -100,6 +100,9 @@ def draw_learning(runs: Sequence[Learning]) -> Any:
     )
     losses.set(title="Training loss", ylim=(0, 1.05 * highest))
     taus.set(title="Kendall's tau: validation (lines) and test (star)")
+    if not any(run.validation or run.test for run in runs):
+        taus.text(0.5, 0.5, "not evaluated so far", transform=taus.transAxes, ha="center", color="0.5")
+        taus.set_yticks([])
     for axis in (losses, taus):
         axis.set(xlabel="optimizer step", xlim=(0, 1.03 * last))
         axis.spines[["top", "right"]].set_visible(False)

@@ -11,7 +11,15 @@ import pytest
 from matplotlib import image
 
 from sentorder import SentenceOrderer, UserError
-from sentorder.charts import Group, draw_groups, draw_precedence, draw_reliability, position_counts
+from sentorder.charts import (
+    Group,
+    Learning,
+    draw_groups,
+    draw_learning,
+    draw_precedence,
+    draw_reliability,
+    position_counts,
+)
 from sentorder.report import read_run, texts_of, write_report
 from tests.conftest import Run
 
@@ -144,6 +152,9 @@ def test_a_run_without_test_shows_what_it_learned(tmp_path: Path) -> None:
 
 
 def test_what_is_drawn_is_what_was_found() -> None:
+    learning = Learning("x", [(1, 0.7)], [], [])
+    assert [text.get_text() for text in draw_learning([learning]).axes[1].texts] == ["not evaluated so far"]
+    assert not draw_learning([learning, learning._replace(test=[(1, 0.5)])]).axes[1].texts
     taus = np.array([0.0, 1.0] * 10)
     axis = draw_groups("", {"x": [Group("4", taus), Group("5", np.ones(2))]}).axes[0]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["4\n(20)", "5\n(2)"]
