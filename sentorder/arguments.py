@@ -223,7 +223,9 @@ class TrainRuntimeArguments(RuntimeArguments):
         False, "Compile the encoder with torch.compile: slow to start, for long runs on a GPU."
     )
     attn_implementation: Optional[Literal["eager", "sdpa"]] = option(
-        None, "How the encoder computes attention (without it: as transformers chooses, mostly sdpa)."
+        None,
+        "How the encoder computes attention (without it: like sdpa, but sentences of one row do without padding, and "
+        "dropout costs a CPU little).",
     )
     deterministic: bool = option(
         False, "Only operations that give the same bits each time, on a GPU too; slower there."

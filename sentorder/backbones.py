@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from .attention import Group, group_by_length, takes_groups, use_own_attention
 from .encoders import first_position, positions_known
 from .errors import UserError, first_line
-from .packing import pack
 
 Pooling = Literal["marker", "mean", "both"]
 
@@ -110,11 +109,10 @@ class EncoderBackbone(nn.Module):
 
     def __init__(self, encoder: PreTrainedModel, pooling: Pooling, dropout: float) -> None:
         super().__init__()
+        use_own_attention(encoder)
         self.encoder = encoder
         self.hidden_size = int(encoder.config.hidden_size)
         self.pooling: Pooling = pooling
-        self.pads_sentences = False
-        """Whether each sentence of a batch is padded to the longest of all."""
 
     def check_encoder(self) -> None:
         """Try what the encoder can do, once its weights are there.
@@ -189,21 +187,25 @@ class RestartedBackbone(JointBackbone):
             )
 
 
-ROW = 128
-"""Tokens in a row of sentences: wide enough that little stays empty, narrow enough that attention costs little."""
+GROUP_COSTS = {"cpu": 4.0}
+"""What a group of sentences costs that share an encoder's row, in tokens of padding that cost as much; by device."""
+GROUP_COST = 64.0
+"""On other devices, where many tokens take hardly longer than few, but every operation has its price."""
+PASS_COST = 64.0
+"""What a pass of its own for each group costs, if that is all that the encoder can do."""
 
 
 class SentenceBackbone(EncoderBackbone):
     """Each sentence through the encoder by itself: its state knows nothing of the others.
 
-    The sentences of a batch are put side by side into rows, hidden from each other, where the encoder allows it;
-    otherwise each is padded to the longest.
+    Sentences of like length are put into groups, so that little is padding. All groups go through the encoder in one
+    row where it attends as :mod:`~sentorder.attention` tells it to, else each in a pass of its own.
     """
 
     def __init__(self, encoder: PreTrainedModel, pooling: Pooling, dropout: float) -> None:
         super().__init__(encoder, pooling, dropout)
-        self.pads_sentences = True
-        self.row = min(ROW, positions_known(encoder) or ROW)
+        self.shares_rows = False
+        """Whether sentences that share a row come out as they do alone; found out by :meth:`check_encoder`."""
 
     def forward(
         self,
@@ -214,39 +216,54 @@ class SentenceBackbone(EncoderBackbone):
     ) -> torch.Tensor:
         """(B, N, H) for token tensors (B, N, L)."""
         ids, mask = input_ids[slot_mask], attention_mask[slot_mask]  # (sentences, L): no padded slot is computed
-        pooled = self.read_padded(ids, mask) if self.pads_sentences else self.read_packed(ids, mask)
+        pooled = self.read(ids, mask, together=self.shares_rows and takes_groups(self.encoder))
         return pooled.new_zeros(*slot_mask.shape, self.hidden_size).masked_scatter(slot_mask[..., None], pooled)
 
-    def read_padded(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(sentences, H) for tokens (sentences, L), each sentence in a row of its own."""
-        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        return torch.bmm(pooling_weights(mask - 1, 1, self.pooling, states.dtype), states)[:, 0]
-
-    def read_packed(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The same, with several sentences in a row."""
+    def read(self, ids: torch.Tensor, mask: torch.Tensor, *, together: bool) -> torch.Tensor:
+        """(sentences, H) for tokens (sentences, L), all groups in one row of the encoder or each in a pass."""
         lengths: list[int] = mask.sum(dim=1).tolist()
-        rows = pack(lengths, max(self.row, *lengths))
-        width = max(sum(lengths[index] for index in row) for row in rows)
-        tokens = np.zeros((len(rows), width), dtype=np.int64)  # where in ids; the first token fills up
-        token_slots = np.full((len(rows), width), -1, dtype=np.int64)
-        places = np.empty((len(lengths), 2), dtype=np.int64)  # row and number in the row of each sentence
-        for number, row in enumerate(rows):
-            end = 0
-            for slot, index in enumerate(row):
-                start, end = end, end + lengths[index]
-                tokens[number, start:end] = np.arange(lengths[index]) + index * ids.shape[1]
-                token_slots[number, start:end] = slot
-                places[index] = number, slot
-        in_row, slots, place = (torch.from_numpy(array).to(ids.device) for array in (tokens, token_slots, places))
-        states = read_apart(self.encoder, ids.flatten()[in_row], slots)
-        most = max(map(len, rows))
-        return torch.bmm(pooling_weights(slots, most, self.pooling, states.dtype), states)[place[:, 0], place[:, 1]]
+        cost = GROUP_COSTS.get(ids.device.type, GROUP_COST) if together else PASS_COST
+        groups = group_by_length(lengths, cost)
+        order = torch.tensor([index for group in groups for index in group], device=ids.device)
+        ids, mask = ids[order], mask[order]
+        parts, start = [], 0
+        for group in groups:
+            rows, width = slice(start, start + len(group)), lengths[group[-1]]
+            parts.append((ids[rows, :width], mask[rows, :width]))
+            start += len(group)
+        if together:
+            states = self._in_one_row(parts, whole=[lengths[group[0]] == lengths[group[-1]] for group in groups])
+        else:
+            states = [self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state for ids, mask in parts]
+        pooled = [
+            torch.bmm(pooling_weights(mask - 1, 1, self.pooling, found.dtype), found)[:, 0]
+            for (_, mask), found in zip(parts, states, strict=True)
+        ]
+        return torch.cat(pooled)[torch.argsort(order)]
+
+    def _in_one_row(
+        self, parts: Sequence[tuple[torch.Tensor, torch.Tensor]], *, whole: Sequence[bool]
+    ) -> list[torch.Tensor]:
+        """The states (sentences, L, H) of each group, given its token ids and mask (sentences, L)."""
+        groups = [
+            Group(ids.shape[0], ids.shape[1], None if is_whole else mask.bool()[:, None, None])
+            for (ids, mask), is_whole in zip(parts, whole, strict=True)
+        ]
+        first = first_position(self.encoder)
+        places = [torch.arange(first, first + ids.shape[1], device=ids.device).expand_as(ids) for ids, _ in parts]
+        states = self.encoder(
+            input_ids=torch.cat([ids.flatten() for ids, _ in parts])[None],
+            position_ids=torch.cat([place.flatten() for place in places])[None],
+            groups=groups,
+        ).last_hidden_state[0]
+        sizes = [ids.numel() for ids, _ in parts]
+        return [part.unflatten(0, ids.shape) for part, (ids, _) in zip(states.split(sizes), parts, strict=True)]
 
     @torch.no_grad()
     def check_encoder(self) -> None:
         """Try whether sentences that share a row come out as they do alone."""
         longest = min(TRIAL, positions_known(self.encoder) or TRIAL)
-        lengths = torch.tensor([longest, 3, 5])
+        lengths = torch.tensor([longest, longest - 1, 3, 5])  # the first two in a group, so that one of them is padded
         mask = (torch.arange(longest) < lengths[:, None]).long().to(self.encoder.device)
         random = torch.Generator().manual_seed(0)
         ids = torch.randint(self.encoder.config.vocab_size, mask.shape, generator=random).to(mask.device)
@@ -254,10 +271,10 @@ class SentenceBackbone(EncoderBackbone):
         ids = ids.masked_fill(ids == padding, int(padding == 0)) if padding is not None else ids
         try:
             with _evaluating(self.encoder):
-                alone, packed = self.read_padded(ids, mask), self.read_packed(ids, mask)
-        except Exception:  # families raise what they like for a mask or positions that they do not know
+                alone, together = (self.read(ids, mask, together=way) for way in (False, True))
+        except Exception:  # families raise what they like for arguments that they do not know
             return
-        self.pads_sentences = not _same_but_for_rounding(alone, packed)
+        self.shares_rows = _same_but_for_rounding(alone, together)
 
 
 LAYERS = 2

@@ -49,7 +49,7 @@ def fitting_accumulation(
     model.to(accelerator.device)
     while True:
         size = -(-step_size // (accumulation * accelerator.num_processes))
-        fits = torch.tensor([_fits(accelerator, model, table, most_demanding(model, table, size), shape)])
+        fits = torch.tensor([_fits(accelerator, model, table, most_demanding(table, size), shape)])
         if bool(accelerator.gather(fits.to(accelerator.device)).all()):
             return accumulation
         if size == 1:
@@ -60,22 +60,14 @@ def fitting_accumulation(
         accumulation *= 2
 
 
-def most_demanding(model: SentenceOrderer, table: Dataset, size: int) -> list[int]:
-    """The rows of so many documents that take the most memory in one batch.
-
-    Those with the most tokens; where sentences are padded to the longest of the batch, those with the most sentences,
-    and the one with the longest.
+def most_demanding(table: Dataset, size: int) -> list[int]:
+    """The rows of so many documents that take the most memory in one batch: those with the most tokens.
 
     Args:
-        model: whose inputs they become.
         table: of tokenised documents.
         size: of the batch.
     """
-    if not model.backbone.pads_sentences:
-        return np.argsort(-numbers(table, "length"), kind="stable")[:size].tolist()  # type: ignore[no-any-return]
-    counts, widths = numbers(table, "count"), numbers(table, "longest")
-    first = int(np.argmax(widths if size > 1 else counts * widths))
-    return [first, *(row for row in np.argsort(-counts, kind="stable").tolist() if row != first)][:size]
+    return np.argsort(-numbers(table, "length"), kind="stable")[:size].tolist()  # type: ignore[no-any-return]
 
 
 def _fits(

@@ -13,6 +13,7 @@ from .backbones import Pooling
 from .contracts import OrderingOutput
 from .data.collation import Collator, Shape
 from .data.tokenization import tokenize
+from .dropout import make_dropout_cheap
 from .encoders import (
     add_missing_embeddings,
     encoder_from_config,
@@ -88,6 +89,7 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         self.reading = get_backbone(config.backbone)
         self.backbone = self.reading.module(encoder, config.pooling, config.dropout)
         self.head = self.method.head(self.backbone.hidden_size, config.dropout)
+        make_dropout_cheap(self)
         self.tokenizer: Any = None
         self.origin = ""  # where it came from, one line for the log
         self.post_init()

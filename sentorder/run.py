@@ -217,7 +217,7 @@ def build_run(
     prepared, optimizer = prepare_split(accelerator, model, optimizer, max_grad_norm=arguments.max_grad_norm)
     if arguments.eval_strategy != "no":  # an evaluation that cannot work should fail now, not in an hour
         size = 2 * arguments.per_device_eval_batch_size * accelerator.num_processes
-        few = tables["validation"].select(most_demanding(model, tables["validation"], size))
+        few = tables["validation"].select(most_demanding(tables["validation"], size))
         evaluate(accelerator, prepared, loader_of(few, workers=0), few)
 
     # Where the run stands: at its beginning, or where the checkpoint was saved.

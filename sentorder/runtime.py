@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -83,6 +85,7 @@ def accelerator_for(
             raise UserError("--mixed_precision fp16: not on a CPU; use bf16 or no.")
         if on_cpu:
             torch.set_num_threads(cpu_threads or _fair_threads())
+            _keep_freed_memory()
         transformers.utils.logging.disable_progress_bar()
         if not (accelerator.is_main_process and sys.stderr.isatty()):
             datasets.disable_progress_bars()
@@ -169,6 +172,22 @@ def _attempt(action: Callable[[], Result] | None) -> tuple[Result | None, UserEr
         return None, error
     except OSError as error:
         return None, UserError(f"{error.filename or 'The disk'}: {disk_reason(error)}.")
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Names that malloc.h of the GNU C library has."""
+
+
+def _keep_freed_memory() -> None:
+    """Let this process use memory again that tensors have left, instead of giving it back to the system.
+
+    By default large pieces go back at once and come again page by page, each filled with zeros first: every step would
+    pay for it, the most for the gradient of the word embeddings. What the process holds at most hardly changes.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        library.mallopt(M_MMAP_MAX, 0)
 
 
 def _fair_threads() -> int:

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sentorder import SentenceOrderer, UserError
 from sentorder.contracts import Batch
@@ -19,7 +17,6 @@ from sentorder.data.documents import Document
 from sentorder.data.sampling import PlannedDocument
 from sentorder.memory import most_demanding
 from sentorder.optimization import parameter_groups
-from sentorder.packing import pack
 from sentorder.passes import reorder_batch
 from tests.test_encoders import make_encoder
 
@@ -75,51 +72,57 @@ def test_an_encoder_that_sees_the_order_otherwise_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("family", "packs"),
+    ("family", "shares"),
     [
         ("bert", True),
         ("roberta", True),
         ("electra", True),
         ("distilbert", True),
-        ("modernbert", False),  # local attention, which goes by the place in the row
+        ("modernbert", True),  # local attention too, which goes by the distance in a sentence
         ("deberta-v2", False),
-        ("mpnet", True),  # distances within a sentence are what they are
+        ("mpnet", False),
     ],
 )
 @pytest.mark.parametrize("pooling", ["marker", "mean", "both"])
 def test_sentences_that_share_a_row_come_out_as_alone(
-    pooling: str, family: str, packs: bool, tiny_encoder: str, documents: list[Document], tmp_path: Path
+    pooling: str, family: str, shares: bool, tiny_encoder: str, documents: list[Document], tmp_path: Path
 ) -> None:
-    """And so do their gradients; an encoder that would mix them is found out, and each gets a row of its own."""
+    """And so do their gradients; with an encoder that would mix them each group of like length has its own pass."""
     encoder = tiny_encoder if family == "bert" else str(make_encoder(tmp_path / "encoder", family, documents))
     torch.manual_seed(0)
     model = SentenceOrderer.from_encoder(encoder, backbone="sentence", pooling=pooling, dropout=0.0)
-    assert model.backbone.pads_sentences is not packs
+    backbone = model.backbone
+    assert backbone.shares_rows is shares
     texts = [[" ".join(s.split()[: 1 + n % 3]) for n, s in enumerate(d.sentences)] for d in documents[:5]]
     batch = batch_of(model, texts)
-    if packs:
-        lengths = batch["attention_mask"][batch["slot_mask"]].sum(dim=1).tolist()
-        assert len(pack(lengths, model.backbone.row)) < len(lengths) / 2  # so there is something to test
+    rows: list[tuple[int, ...]] = []
+    backbone.encoder.register_forward_pre_hook(
+        lambda _, __, given: rows.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+
+    def one_by_one() -> torch.Tensor:
+        ids, mask = batch["input_ids"][batch["slot_mask"]], batch["attention_mask"][batch["slot_mask"]]
+        alone = [backbone.read(row[None], kept[None], together=False) for row, kept in zip(ids, mask, strict=True)]
+        return torch.cat(alone)
+
     found = []
-    for padded in (True, False) if packs else (True, True):
-        model.backbone.pads_sentences = padded
-        states = model(**batch).slot_states
+    for states_of in (lambda: model(**batch).slot_states[batch["slot_mask"]], one_by_one):
+        rows.clear()
+        states = states_of()
         model.zero_grad()
         states.square().sum().backward()
-        gradients = [p.grad.flatten() for p in model.backbone.parameters() if p.grad is not None]
-        found.append((states.detach(), torch.cat(gradients)))
-    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5 * float(found[0][1].abs().max()), rtol=1e-3)
-
-
-@given(st.lists(st.integers(1, 50), max_size=60), st.integers(50, 90))
-def test_rows_are_full(lengths: list[int], width: int) -> None:
-    rows = pack(lengths, width)
-    assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
-    filled = sorted(sum(lengths[index] for index in row) for row in rows)
-    assert all(fill <= width for fill in filled)
-    # No two rows could be one, so at most one of them is half empty.
-    assert len(filled) < 2 or filled[0] + filled[1] > width
+        gradients = [p.grad.flatten() for p in backbone.parameters() if p.grad is not None]
+        found.append((states.detach(), torch.cat(gradients), list(rows)))
+    together, alone = found
+    if shares:
+        assert len(together[2]) == 1 and together[2][0][0] == 1
+    else:
+        assert 1 <= len(together[2]) < len(alone[2]) / 2
+    # Hardly any padding is computed.
+    tokens = int(batch["attention_mask"].sum())
+    assert tokens <= sum(height * width for height, width in together[2]) <= (1.15 if shares else 2) * tokens
+    torch.testing.assert_close(together[0], alone[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together[1], alone[1], atol=1e-5 * float(alone[1].abs().max()), rtol=1e-3)
 
 
 @pytest.mark.parametrize("backbone", ["joint", "restarted", "hierarchical", "sentence"])
@@ -217,18 +220,8 @@ def test_decoding_settings_are_checked(wrong: dict[str, Any], tiny_encoder: str)
     assert model.decoding == (None, 1, 0, None)
 
 
-def test_the_most_demanding_documents_of_a_backbone(tiny_encoder: str) -> None:
-    """Where sentences are padded, memory goes by how many there are and how long the longest of all is."""
+def test_the_most_demanding_documents(tiny_encoder: str) -> None:
     rows = [["a b"] * 9, ["word " * 60, "b"], ["a b c d e f"] * 4, ["a"] * 2]
-    for backbone, size, expected in (
-        ("joint", 2, {1, 2}),
-        ("hierarchical", 2, {1, 2}),
-        ("padded", 1, {1}),
-        ("padded", 2, {1, 0}),
-        ("padded", 3, {1, 0, 2}),
-    ):
-        padded, backbone = backbone == "padded", backbone.replace("padded", "hierarchical")
-        model = SentenceOrderer.from_encoder(tiny_encoder, backbone=backbone)
-        model.backbone.pads_sentences = padded
-        table = model.tokenize(to_dataset([Document(str(i), row) for i, row in enumerate(rows)]))
-        assert set(most_demanding(model, table, size)) == expected, (backbone, size)
+    model = SentenceOrderer.from_encoder(tiny_encoder)
+    table = model.tokenize(to_dataset([Document(str(i), row) for i, row in enumerate(rows)]))
+    assert [most_demanding(table, size) for size in (1, 3)] == [[1], [1, 2, 0]]

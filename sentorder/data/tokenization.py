@@ -21,7 +21,7 @@ from .cache import ROWS_AT_ONCE, digest, is_kept, stored_table
 from .splitting import numbers
 from .workers import in_processes
 
-TOKENIZING = 1
+TOKENIZING = 2
 """Raised whenever a document may become other tokens than before, so that none are taken from the cache as they were.
 """
 WORTH_PROCESSES = 20_000
@@ -32,7 +32,6 @@ TOKEN_COLUMNS = pa.schema(
         "length": pa.int32(),
         "cut": pa.int32(),
         "count": pa.int32(),
-        "longest": pa.int32(),
     }
 )
 """What :func:`encode_documents` gives."""
@@ -87,8 +86,7 @@ def encode_documents(
 
     Returns:
         Columns with one entry per document: ``sentence_ids`` (list of lists of token ids), ``length`` (tokens with
-        markers), ``cut`` (tokens that were cut off), ``count`` (of sentences) and ``longest`` (tokens of the longest
-        sentence with its marker).
+        markers), ``cut`` (tokens that were cut off) and ``count`` (of sentences).
 
     Raises:
         UserError: if a document has so many sentences that not even a marker and one token each fit.
@@ -129,7 +127,6 @@ def encode_documents(
         columns["length"].append(sum(len(sentence) + 1 for sentence in kept))
         columns["cut"].append(sum(len(sentence) for sentence in ids) - sum(len(sentence) for sentence in kept))
         columns["count"].append(len(kept))
-        columns["longest"].append(max((len(sentence) + 1 for sentence in kept), default=0))
     return columns
 
 
