@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class FiniteGuard:
         self.skipped_in_a_row = torch.full((), float(skipped_in_a_row), device=accelerator.device)
         # Number, loss and gradient norm of the first step that was one too many; zeros as long as there is none.
         self.failed = torch.zeros(3, device=accelerator.device)
+        self.yes, self.no = (torch.tensor(answer, device=accelerator.device) for answer in (True, False))
 
     @property
     def leaves_it_to_the_optimizer(self) -> bool:
@@ -64,28 +66,44 @@ class FiniteGuard:
         Returns:
             0-dim bool: whether the step may reach the weights.
         """
+        if self.every == 1:
+            return self._check_at_once(number, float(loss), float(gradient_norm))
         finite = torch.isfinite(loss) & torch.isfinite(gradient_norm)
-        # A scaler tries another scale where gradients overflow; it fails when there is none left to try.
-        fine = finite if self.scaler is None else torch.isfinite(loss) & (self.scaler.get_scale() > SMALLEST_SCALE)
-        self.skipped_in_a_row = torch.where(fine, torch.zeros_like(self.skipped_in_a_row), self.skipped_in_a_row + 1)
+        self.skipped_in_a_row = torch.where(finite, torch.zeros_like(self.skipped_in_a_row), self.skipped_in_a_row + 1)
         fine = (self.failed[0] > 0) | (self.skipped_in_a_row <= self.max_skipped_steps)
         here = torch.stack([torch.full_like(loss, number), loss, gradient_norm.to(loss)])
         self.failed = torch.where(fine, self.failed, here)
         finite = finite & (self.failed[0] == 0)
-        if self.every > 1:
-            # A fused optimizer reads this on the device and leaves the weights alone, in every step after a failure.
-            self.optimizer.found_inf = (~finite).float()
+        # A fused optimizer reads this on the device and leaves the weights alone, in every step after a failure.
+        self.optimizer.found_inf = (~finite).float()
         if number % self.every == 0 or wait:
             self.look()
         return finite
 
+    def _check_at_once(self, number: int, loss: float, gradient_norm: float) -> torch.Tensor:
+        """The same where the host waits for each step anyway: plain numbers are quicker than tensors of one."""
+        finite = fine = math.isfinite(loss) and math.isfinite(gradient_norm)
+        if self.scaler is not None:
+            # It tries another scale where gradients overflow, and fails when there is none left to try.
+            fine = math.isfinite(loss) and self.scaler.get_scale() > SMALLEST_SCALE
+        if not fine:
+            self.skipped_in_a_row = self.skipped_in_a_row + 1  # the old one belongs to a step that was yielded
+            if self.skipped_in_a_row > self.max_skipped_steps:
+                raise self._error(number, loss, gradient_norm)
+        elif self.skipped_in_a_row > 0:
+            self.skipped_in_a_row = torch.zeros_like(self.skipped_in_a_row)
+        return self.yes if finite else self.no
+
     def look(self) -> None:
         """Wait for the device, and raise the error if a step has failed."""
         if self.failed[0] > 0:
-            failed, loss, norm = self.failed.tolist()
-            row = f" That is step {self.max_skipped_steps + 1} of this kind in a row." if self.max_skipped_steps else ""
-            raise NonFiniteError(
-                f"Step {failed:.0f}: the loss is {loss:g} and the norm of the gradient {norm:g}.{row} It did not "
-                "reach the weights. Try a lower learning rate, clipping or more warm-up.",
-                int(failed),
-            )
+            number, loss, gradient_norm = self.failed.tolist()
+            raise self._error(int(number), loss, gradient_norm)
+
+    def _error(self, number: int, loss: float, gradient_norm: float) -> NonFiniteError:
+        row = f" That is step {self.max_skipped_steps + 1} of this kind in a row." if self.max_skipped_steps else ""
+        return NonFiniteError(
+            f"Step {number}: the loss is {loss:g} and the norm of the gradient {gradient_norm:g}.{row} It did not "
+            "reach the weights. Try a lower learning rate, clipping or more warm-up.",
+            number,
+        )

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, skip_first_batches
-from accelerate.utils import find_batch_size, gather_object
+from accelerate.utils import DistributedType, find_batch_size, gather_object
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LRScheduler
@@ -132,6 +132,8 @@ def train_steps(
     """
     number, epoch, done = start.number, start.epoch, start.steps_in_epoch
     guard = FiniteGuard(accelerator, optimizer, check_finite_every, max_skipped_steps, start.skipped_in_a_row)
+    optimizer = _without_detours(accelerator, optimizer)
+    bare, parameters = accelerator.unwrap_model(model), list(model.parameters())
     optimizer.zero_grad()
     while number < max_steps:
         if hasattr(train_loader, "set_epoch"):
@@ -142,21 +144,23 @@ def train_steps(
         loader = skip_first_batches(train_loader, skipped) if skipped else train_loader
         with _closing(accelerator, loader) as batches, guard:
             for window, ends_epoch in windows(batches, gradient_accumulation_steps):
-                model.train()  # somebody may have evaluated in between
-                count = _total(accelerator, sum(weights_of(batch).sum() for batch in window))
-                loss_sum = torch.zeros((), device=accelerator.device)
-                for place, batch in enumerate(window, start=1):
+                if not (model.training and bare.training):  # somebody has evaluated in between
+                    model.train()
+                weights = [weights_of(batch) for batch in window]
+                count = _total(accelerator, sum(part.sum() for part in weights))
+                # Processes average their gradients, and count already spans all of them.
+                scale = accelerator.num_processes / count
+                loss_sum: torch.Tensor | int = 0
+                for place, (batch, part) in enumerate(zip(window, weights, strict=True), start=1):
                     complete = place == len(window)
                     with contextlib.nullcontext() if complete else adding_up(accelerator, model):
                         values = loss_fn(forward(model, batch), batch)
-                        weights = weights_of(batch).to(values)
-                        _check_one_per_example(values, weights)
-                        loss = (values * weights).sum() / count
-                        # Processes average their gradients, and count already spans all of them.
-                        accelerator.backward(loss * accelerator.num_processes)
+                        _check_one_per_example(values, part)
+                        loss = values @ (part.to(values) * scale)
+                        accelerator.backward(loss)
                     loss_sum = loss_sum + loss.detach()
-                gradient_norm = _clip(accelerator, model, max_grad_norm)
-                loss_mean = _total(accelerator, loss_sum)
+                gradient_norm = _clip(accelerator, parameters, max_grad_norm)
+                loss_mean = _total(accelerator, loss_sum) / accelerator.num_processes
                 finite = guard.check(number + 1, loss_mean, gradient_norm, wait=number + 1 == max_steps)
                 learning_rate = optimizer.param_groups[0]["lr"]
                 if guard.leaves_it_to_the_optimizer or finite:
@@ -259,7 +263,9 @@ def _closing(accelerator: Accelerator, loader: Any) -> Iterator[Iterator[Any]]:
 
 def _total(accelerator: Accelerator, value: torch.Tensor | int) -> torch.Tensor:
     """The sum over all processes, on the device."""
-    total: torch.Tensor = accelerator.reduce(torch.as_tensor(value, device=accelerator.device), reduction="sum")
+    total = torch.as_tensor(value, device=accelerator.device)
+    if accelerator.num_processes > 1:
+        total = accelerator.reduce(total, reduction="sum")
     return total
 
 
@@ -272,8 +278,21 @@ def _check_one_per_example(values: torch.Tensor, weights: torch.Tensor) -> None:
         )
 
 
-def _clip(accelerator: Accelerator, model: nn.Module, max_grad_norm: float | None) -> torch.Tensor:
+def _is_plain(accelerator: Accelerator) -> bool:
+    """Whether weights are whole and there is no scaler, so that Accelerate would pass the calls on as they are."""
+    kinds = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    return accelerator.distributed_type in kinds and accelerator.scaler is None
+
+
+def _without_detours(accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer that Accelerate has wrapped, where it would only be called by the wrapper, which looks for a
+    library on the disk in each step."""
+    return getattr(optimizer, "optimizer", optimizer) if _is_plain(accelerator) else optimizer
+
+
+def _clip(accelerator: Accelerator, parameters: list[nn.Parameter], max_grad_norm: float | None) -> torch.Tensor:
     """Clip the gradient and give the norm that it had."""
-    norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or float("inf"))
+    clip = nn.utils.clip_grad_norm_ if _is_plain(accelerator) else accelerator.clip_grad_norm_
+    norm = clip(parameters, max_grad_norm or float("inf"))
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
     return torch.as_tensor(norm, device=accelerator.device)  # of DeepSpeed it is a plain number
