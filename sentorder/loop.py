@@ -134,6 +134,7 @@ def train_steps(
     guard = FiniteGuard(accelerator, optimizer, check_finite_every, max_skipped_steps, start.skipped_in_a_row)
     optimizer = _without_detours(accelerator, optimizer)
     bare, parameters = accelerator.unwrap_model(model), list(model.parameters())
+    model.train()  # all of it, whatever mode its parts are in
     optimizer.zero_grad()
     while number < max_steps:
         if hasattr(train_loader, "set_epoch"):
