@@ -19,6 +19,9 @@ from transformers.masking_utils import sdpa_mask
 from .dropout import dropout_factors
 
 NAME = "sentorder"
+SHORT = 64
+"""Tokens of an input up to which plain matrix products are faster on a CPU than its fused kernel, which saves memory;
+with dropout that kernel does without itself, and draws its numbers slowly."""
 
 
 class Group(NamedTuple):
@@ -127,19 +130,23 @@ def _attend(
     **more: Any,
 ) -> torch.Tensor:
     causal = more.get("is_causal", getattr(module, "is_causal", True))
-    if dropout == 0 or query.device.type != "cpu" or causal or torch.compiler.is_compiling():
+    elsewhere = query.device.type != "cpu" or causal or torch.compiler.is_compiling()
+    if elsewhere or (dropout == 0 and key.shape[2] > SHORT):
         return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, **more)[0]
-    # torch has no fast kernel with dropout on a CPU, and its slow one draws its numbers slowly.
     copies = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, copies), repeat_kv(value, copies)
-    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
+    inputs, heads, length, size = query.shape
+    q, k, v = (part.flatten(0, 1) for part in (query, repeat_kv(key, copies), repeat_kv(value, copies)))
+    scores = torch.bmm(q * (size**-0.5 if scaling is None else scaling), k.transpose(1, 2)).unflatten(
+        0, (inputs, heads)
+    )
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     elif mask is not None:
         scores = scores + mask
     weights = scores.softmax(dim=-1)
-    weights = weights * dropout_factors(weights.shape, dropout, weights.dtype)
-    return (weights @ value).transpose(1, 2)
+    if dropout > 0:
+        weights = weights * dropout_factors(weights.shape, dropout, weights.dtype)
+    return torch.bmm(weights.flatten(0, 1), v).view(inputs, heads, length, -1).transpose(1, 2)
 
 
 def use_own_attention(encoder: PreTrainedModel) -> None:

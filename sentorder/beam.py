@@ -114,7 +114,10 @@ def _search(
     surplus = torch.zeros(batch, 1, device=device)  # summed confidence of the choices
     orders = torch.zeros(batch, 1, slots, dtype=torch.long, device=device)
     for step in range(slots):
-        log_p = torch.log_softmax(head.choices(output, prefixes).float(), dim=-1)
+        if step + 1 < slots:
+            log_p = torch.log_softmax(head.choices(output, prefixes).float(), dim=-1)
+        else:  # the last sentence is no choice
+            log_p = torch.zeros_like(prefixes.left, dtype=torch.float32).masked_fill(~prefixes.left, -torch.inf)
         gained = log_p if relations is None else log_p + relations.gains(prefixes, step)
         # A document that is complete has one candidate per prefix, itself.
         complete = (counts <= step)[:, None, None]
@@ -133,7 +136,7 @@ def _search(
         chosen = torch.nn.functional.one_hot(slot, slots).bool()
         memories = prefixes.memories[rows, prefix]
         prefixes = Prefixes(
-            head.remember(output, memories, slot) if step + 1 < slots else memories,
+            head.remember(output, memories, slot) if step + 2 < slots else memories,
             prefixes.chosen[rows, prefix] | (chosen & slot_mask[:, None]),
             prefixes.left[rows, prefix] & ~chosen,
             slot,

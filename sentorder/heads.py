@@ -200,8 +200,8 @@ class PointerHead(nn.Module):
         def rows_of(rows: slice) -> torch.Tensor:
             compared = asked[:, rows, None, :] + keys[:, None, :, :]
             if self.relations is not None and figures is not None:
-                compared = compared + self.relations(figures[:, rows])
-            return self.logit(torch.tanh(compared))  # type: ignore[no-any-return]
+                compared += self.relations(figures[:, rows])
+            return self.logit(compared.tanh_())  # type: ignore[no-any-return]
 
         logits = _in_parts(rows_of, asked.shape[1], keys.numel()).squeeze(-1)
         return logits.masked_fill(~prefixes.left & prefixes.left.any(dim=-1, keepdim=True), -torch.inf)
