@@ -86,8 +86,8 @@ def accelerator_for(
         if on_cpu:
             torch.set_num_threads(cpu_threads or _fair_threads())
             _keep_freed_memory()
-            # torch's kernels for CPUs are made for one shape and kept, 1,024 of them: batches have ever new shapes, and a
-            # kernel takes megabytes. (Read when the first one is made; what is needed within a step stays.)
+            # Kernels of oneDNN are made for one shape and kept, 1,024 of them: batches have ever new shapes, and a
+            # kernel takes megabytes. (Read when the first one is made; what a step needs again and again stays.)
             os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         transformers.utils.logging.disable_progress_bar()
         if not (accelerator.is_main_process and sys.stderr.isatty()):

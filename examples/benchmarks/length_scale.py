@@ -1,11 +1,13 @@
 """What one long document costs: seconds and memory to put n sentences into order.
 
     python examples/benchmarks/length_scale.py [50 100 200 500 1000] [--method NAME] [--backbone NAME]
-        [--piece_length N]
+        [--piece_length N] [--tokens 16] [--picture FILE.png]
 
 Each size is a document of so many bundled sentences, by chance, ordered by an untrained model in a process of its own;
-``search`` is the part of the time that decoding takes once the model has said what it has to say. Prints a Markdown
-table. Memory is what the process holds itself (anonymous), at most and before it began.
+``search`` is the part of the time that decoding takes once the model has said what it has to say, and ``training`` a
+whole step on that document alone. With ``--tokens`` all sentences have so many tokens with their marker, so that
+length is the number of sentences alone. Times are medians of three. Prints a Markdown table, and ``--picture`` draws
+the times as curves. Memory is what the process holds itself (anonymous) to find the order, at most and before it began.
 """
 
 from __future__ import annotations
@@ -13,44 +15,97 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from data_scale import Memory, now
 
-COLUMNS = ("sentences", "tokens", "seconds", "search, seconds", "memory, MB", "before, MB")
+from sentorder.charts import new_figure
+from sentorder.command_line import run_command
+from sentorder.errors import UserError
+
+COLUMNS = ("sentences", "tokens", "seconds", "search, seconds", "training, seconds", "memory, MB", "before, MB")
+REPETITIONS = 3
 
 
-def measure(sentences: int, method: str | None, backbone: str | None, piece_length: int | None) -> dict[str, float]:
-    """Order one document of so many sentences."""
+def measure(
+    sentences: int, method: str | None, backbone: str | None, piece_length: int | None, tokens: int | None
+) -> dict[str, float]:
+    """Order one document of so many sentences, and train on it."""
     from sentorder import SentenceOrderer
+    from sentorder.data.collation import ordering_loader
+    from sentorder.data.document_tables import to_dataset
+    from sentorder.data.documents import Document
+    from sentorder.data.sampling import GlobalPlan
     from sentorder.data.sources import load_split
+    from sentorder.loop import train_steps
     from sentorder.modeling import SentenceOrdererConfig
+    from sentorder.optimization import adamw, parameter_groups
+    from sentorder.runtime import accelerator_for
 
-    known = [sentence for document in load_split("stories", "train")[0]["sentences"] for sentence in document]
-    document = random.Random(0).sample(known, sentences)
-    model = SentenceOrderer.from_encoder(method=method or SentenceOrdererConfig.method, backbone=backbone)
-    model.set_decoding(piece_length=piece_length)
-    model.order([document[:5]])  # whatever is only done once
-    searched = 0.0
-    decode = model.decode
+    with accelerator_for(mixed_precision=None, cpu_threads=None) as accelerator:
+        known = [sentence for document in load_split("stories", "train")[0]["sentences"] for sentence in document]
+        model = SentenceOrderer.from_encoder(method=method or SentenceOrdererConfig.method, backbone=backbone)
+        model.to(accelerator.device).set_decoding(piece_length=piece_length)
+        lengths = [len(ids) + 1 for ids in model.tokenizer(known, add_special_tokens=False)["input_ids"]]
+        if tokens is not None:
+            known = [sentence for sentence, length in zip(known, lengths, strict=True) if length == tokens]
+        if len(known) < sentences:
+            raise UserError(f"{sentences} sentences: there are only {len(known)} of such a length.")
+        document = random.Random(0).sample(known, sentences)
+        searched = 0.0
+        decode = model.decode
 
-    def timed_decode(*given: object, **named: object) -> object:
-        nonlocal searched
+        def timed_decode(*given: object, **named: object) -> object:
+            nonlocal searched
+            started = time.perf_counter()
+            found = decode(*given, **named)  # type: ignore[arg-type]
+            searched += time.perf_counter() - started
+            return found
+
+        model.decode = timed_decode  # type: ignore[assignment, method-assign]
+        model.order([document[:5]])  # whatever is only done once
+        _, before = now()
+        ordering, searching, training = [], [], []
+        with Memory() as memory:
+            for _ in range(REPETITIONS):
+                searched, started = 0.0, time.perf_counter()
+                model.order([document])
+                ordering.append(time.perf_counter() - started)
+                searching.append(searched)
+
+        table = model.tokenize(to_dataset([Document("document", document)]))
+        length = int(table["length"][0])
+        loader = accelerator.prepare(ordering_loader(table, GlobalPlan([length], 1, seed=0), model.collator(seed=0)))
+        model, optimizer = accelerator.prepare(model, adamw(parameter_groups(model, learning_rate=0, weight_decay=0)))
         started = time.perf_counter()
-        found = decode(*given, **named)  # type: ignore[arg-type]
-        searched += time.perf_counter() - started
-        return found
+        loss = accelerator.unwrap_model(model).method.training_loss
+        for _ in train_steps(accelerator, model, optimizer, None, loader, loss, max_steps=REPETITIONS + 1):
+            training.append(time.perf_counter() - started)
+            started = time.perf_counter()
+    return {
+        "tokens": length,
+        "seconds": statistics.median(ordering),
+        "search": statistics.median(searching),
+        "training": statistics.median(training[1:]),
+        "memory": memory.anonymous,
+        "before": before,
+    }
 
-    model.decode = timed_decode  # type: ignore[assignment, method-assign]
-    tokens = sum(len(ids) + 1 for ids in model.tokenizer(document, add_special_tokens=False)["input_ids"])
-    _, before = now()
-    with Memory() as memory:
-        started = time.perf_counter()
-        model.order([document])
-        seconds = time.perf_counter() - started
-    return {"tokens": tokens, "seconds": seconds, "search": searched, "memory": memory.anonymous, "before": before}
+
+def draw(path: Path, sizes: Sequence[int], found: Sequence[dict[str, float]]) -> None:
+    """The times against the number of sentences."""
+    figure = new_figure(6.4, 4.0)
+    axes = figure.add_subplot()
+    for name, label in (("training", "a training step"), ("seconds", "putting into order")):
+        axes.plot(sizes, [row[name] for row in found], marker="o", label=label)
+    axes.set(xlabel="sentences of the document", ylabel="seconds", xlim=(0, None), ylim=(0, None))
+    axes.legend(frameon=False)
+    figure.savefig(path)
 
 
 def main() -> None:
@@ -59,27 +114,37 @@ def main() -> None:
     parser.add_argument("--method")
     parser.add_argument("--backbone")
     parser.add_argument("--piece_length", type=int)
+    parser.add_argument("--tokens", type=int, help="Of each sentence, with its marker (without it: as they come).")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="Draw the times (needs the extra plot).")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.picture is not None:
+        new_figure(1, 1)  # is there what it takes?
     if given.alone:
-        print(json.dumps(measure(given.sizes[0], given.method, given.backbone, given.piece_length)))
+        size = given.sizes[0]
+        print(json.dumps(measure(size, given.method, given.backbone, given.piece_length, given.tokens)))
         return
     options = [
         word
-        for name in ("method", "backbone", "piece_length")
+        for name in ("method", "backbone", "piece_length", "tokens")
         if (value := getattr(given, name)) is not None
         for word in (f"--{name}", str(value))
     ]
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
+    rows = []
     for size in given.sizes:
         command = [sys.executable, __file__, str(size), "--alone", *options]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:  # it has said why
             sys.exit(done.returncode)
         found = json.loads(done.stdout.splitlines()[-1])
-        cells = [f"{size:,}", f"{found['tokens']:,}", f"{found['seconds']:.2f}", f"{found['search']:.2f}"]
+        rows.append(found)
+        cells = [f"{size:,}", f"{found['tokens']:,}"]
+        cells += [f"{found[kind]:.2f}" for kind in ("seconds", "search", "training")]
         print(f"| {' | '.join([*cells, *(f'{found[kind]:,.0f}' for kind in ('memory', 'before'))])} |", flush=True)
+    if given.picture is not None:
+        draw(given.picture, given.sizes, rows)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
