@@ -134,6 +134,7 @@ def train_steps(
     guard = FiniteGuard(accelerator, optimizer, check_finite_every, max_skipped_steps, start.skipped_in_a_row)
     optimizer = _without_detours(accelerator, optimizer)
     bare, parameters = accelerator.unwrap_model(model), list(model.parameters())
+    processes = accelerator.num_processes
     model.train()  # all of it, whatever mode its parts are in
     optimizer.zero_grad()
     while number < max_steps:
@@ -149,19 +150,18 @@ def train_steps(
                     model.train()
                 weights = [weights_of(batch) for batch in window]
                 count = _total(accelerator, sum(part.sum() for part in weights))
-                # Processes average their gradients, and count already spans all of them.
-                scale = accelerator.num_processes / count
                 loss_sum: torch.Tensor | int = 0
                 for place, (batch, part) in enumerate(zip(window, weights, strict=True), start=1):
                     complete = place == len(window)
                     with contextlib.nullcontext() if complete else adding_up(accelerator, model):
                         values = loss_fn(forward(model, batch), batch)
                         _check_one_per_example(values, part)
-                        loss = values @ (part.to(values) * scale)
-                        accelerator.backward(loss)
+                        loss = values @ (part.to(values) / count)
+                        # Processes average their gradients, and count already spans all of them.
+                        accelerator.backward(loss * processes if processes > 1 else loss)
                     loss_sum = loss_sum + loss.detach()
                 gradient_norm = _clip(accelerator, parameters, max_grad_norm)
-                loss_mean = _total(accelerator, loss_sum) / accelerator.num_processes
+                loss_mean = _total(accelerator, loss_sum)
                 finite = guard.check(number + 1, loss_mean, gradient_norm, wait=number + 1 == max_steps)
                 learning_rate = optimizer.param_groups[0]["lr"]
                 if guard.leaves_it_to_the_optimizer or finite:

@@ -47,6 +47,9 @@ def test_flags_that_are_named_exist() -> None:
         "nproc_per_node",
         "sentences",
         "workers",
+        "rounds",
+        "tokens",
+        "picture",
     }  # of other commands
     named = {flag.removeprefix("no_") for flag in re.findall(r"(?<![\w-])--(\w+)", README)}
     assert named - known == set()

@@ -15,13 +15,13 @@ import os
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy is loaded
 
 import argparse
-import platform
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contest import machine
 
 from sentorder.command_line import run_command
 from sentorder.errors import UserError
@@ -31,16 +31,6 @@ from sentorder.order_search import EXACT_SENTENCES, best_orders
 
 BATCHES = {5: 20_000, 8: 2_000, 10: 400, 12: 50, 14: 5, 20: 20, 50: 5, 100: 2}
 """Sentences, and the documents of a batch."""
-
-
-def processor() -> str:
-    """The name of the processor, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def seconds_per_document(n: int, documents: int, repetitions: int, *, all_terms: bool) -> float:
@@ -93,7 +83,7 @@ def main() -> None:
         values = {
             "rows": rows,
             "repetitions": options.repetitions,
-            "machine": {"processor": processor(), "system": platform.platform(), "threads": 1},
+            "machine": machine(threads=1),
             "versions": library_versions() | {"numpy": np.__version__},
         }
         write_json(options.output, values)
