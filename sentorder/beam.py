@@ -109,6 +109,7 @@ def _search(
         torch.zeros_like(slot_mask)[:, None],
         slot_mask[:, None].clone(),
         torch.full((batch, 1), -1, dtype=torch.long, device=device),
+        slots,
     )
     scores = torch.zeros(batch, 1, device=device)
     surplus = torch.zeros(batch, 1, device=device)  # summed confidence of the choices
@@ -140,6 +141,7 @@ def _search(
             prefixes.chosen[rows, prefix] | (chosen & slot_mask[:, None]),
             prefixes.left[rows, prefix] & ~chosen,
             slot,
+            slots - step - 1,
         )
 
     if relations is not None:

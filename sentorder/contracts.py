@@ -89,6 +89,8 @@ class Prefixes(NamedTuple):
     """(B, W, N) bool: the slots that can come next; a row with none is complete."""
     last: torch.Tensor
     """(B, W) int64: the slot that was chosen last, -1 for an empty prefix."""
+    most: int
+    """No prefix has more slots left than so many: known without asking the device, it saves to look at the others."""
 
 
 @runtime_checkable

@@ -176,6 +176,7 @@ class PointerHead(nn.Module):
             slot_mask[:, None, :] & ~later_on,
             slot_mask[:, None, :] & later_on,
             nn.functional.pad(gold[:, :-1], (1, 0), value=-1),
+            positions.shape[1],
         )
         return self.choices(output, prefixes)
 
@@ -197,13 +198,24 @@ class PointerHead(nn.Module):
         asked = self.query(prefixes.memories) + self.left(_mean_of(states, prefixes.left))
         keys, figures = self.key(states), self.relations_of(output, prefixes)
 
+        # Where few slots are left, only these are compared.
+        few = prefixes.left.argsort(dim=-1, descending=True, stable=True)[..., : prefixes.most]
+        all_of_them = prefixes.most == keys.shape[1]
+        documents = torch.arange(len(keys), device=keys.device)[:, None, None]
+
         def rows_of(rows: slice) -> torch.Tensor:
-            compared = asked[:, rows, None, :] + keys[:, None, :, :]
+            others = keys[:, None] if all_of_them else keys[documents, few[:, rows]]
+            compared = asked[:, rows, None, :] + others
             if self.relations is not None and figures is not None:
-                compared += self.relations(figures[:, rows])
+                relations = figures[:, rows]
+                if not all_of_them:
+                    relations = relations.take_along_dim(few[:, rows, :, None], dim=2)
+                compared += self.relations(relations)
             return self.logit(compared.tanh_())  # type: ignore[no-any-return]
 
         logits = _in_parts(rows_of, asked.shape[1], keys.numel()).squeeze(-1)
+        if not all_of_them:
+            logits = logits.new_zeros(prefixes.left.shape).scatter(2, few, logits)
         return logits.masked_fill(~prefixes.left & prefixes.left.any(dim=-1, keepdim=True), -torch.inf)
 
     def relations_of(self, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor | None:

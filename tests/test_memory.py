@@ -1,7 +1,8 @@
-"""Memory that is too small, on a device that only pretends."""
+"""Memory that is too small, on a device that only pretends, and memory that is used again."""
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from sentorder import SentenceOrderer, TrainArguments, UserError
 from sentorder.train import train
-from tests.conftest import read_metrics
+from tests.conftest import Run, read_metrics
 
 
 @pytest.fixture
@@ -94,3 +95,33 @@ def test_a_broken_evaluation_fails_before_training(
     with pytest.raises(RuntimeError, match="only evaluation is broken"):
         train(arguments(tiny_encoder, small_data, tmp_path / "run"))
     assert trained == [False] and not (tmp_path / "run").exists()
+
+
+TAKE_AND_LEAVE = """
+import os, resource
+import torch
+from sentorder.runtime import accelerator_for
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        torch.zeros(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+unprepared = pages()
+with accelerator_for(mixed_precision=None, cpu_threads=1):
+    pages()
+    print(unprepared, pages(), os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_that_was_left_is_taken_again(run: Run, tmp_path: Path) -> None:
+    """A tensor of 64 MB costs no new pages of the system once there has been one."""
+    (tmp_path / "take.py").write_text(TAKE_AND_LEAVE)
+    for given in ({}, {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}):
+        result = run("python", str(tmp_path / "take.py"), **given)
+        assert result.returncode == 0, result.stderr
+        unprepared, prepared, kernels = map(int, result.stdout.split())
+        assert prepared < unprepared / 8
+        assert kernels == int(given.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", 64))
