@@ -50,6 +50,7 @@ def test_flags_that_are_named_exist() -> None:
         "rounds",
         "tokens",
         "picture",
+        "training",
     }  # of other commands
     named = {flag.removeprefix("no_") for flag in re.findall(r"(?<![\w-])--(\w+)", README)}
     assert named - known == set()

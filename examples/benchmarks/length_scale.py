@@ -1,13 +1,14 @@
 """What one long document costs: seconds and memory to put n sentences into order.
 
     python examples/benchmarks/length_scale.py [50 100 200 500 1000] [--method NAME] [--backbone NAME]
-        [--piece_length N] [--tokens 16] [--picture FILE.png]
+        [--piece_length N] [--tokens 16] [--training] [--picture FILE.png]
 
 Each size is a document of so many bundled sentences, by chance, ordered by an untrained model in a process of its own;
-``search`` is the part of the time that decoding takes once the model has said what it has to say, and ``training`` a
-whole step on that document alone. With ``--tokens`` all sentences have so many tokens with their marker, so that
-length is the number of sentences alone. Times are medians of three. Prints a Markdown table, and ``--picture`` draws
-the times as curves. Memory is what the process holds itself (anonymous) to find the order, at most and before it began.
+the search in it is the part of the time that decoding takes once the model has said what it has to say. ``--training``
+also measures a whole step on that document alone, which takes far more memory. With ``--tokens`` all sentences have so
+many tokens with their marker, so that length is the number of sentences alone. Times are medians of three. Prints a
+Markdown table, and ``--picture`` draws the times as curves. Memory is what the process holds itself (anonymous) to find
+the order, at most and before it began.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from sentorder.charts import new_figure
 from sentorder.command_line import run_command
 from sentorder.errors import UserError
 
-COLUMNS = ("sentences", "tokens", "seconds", "search, seconds", "training, seconds", "memory, MB", "before, MB")
+TIMES = {"seconds": "putting into order", "search": "the search in it", "training": "a training step"}
 REPETITIONS = 3
 
 
 def measure(
-    sentences: int, method: str | None, backbone: str | None, piece_length: int | None, tokens: int | None
+    sentences: int, method: str | None, backbone: str | None, piece_length: int | None, tokens: int | None, train: bool
 ) -> dict[str, float]:
-    """Order one document of so many sentences, and train on it."""
+    """Order one document of so many sentences, and train on it if asked to."""
     from sentorder import SentenceOrderer
     from sentorder.data.collation import ordering_loader
     from sentorder.data.document_tables import to_dataset
@@ -70,7 +71,7 @@ def measure(
         model.decode = timed_decode  # type: ignore[assignment, method-assign]
         model.order([document[:5]])  # whatever is only done once
         _, before = now()
-        ordering, searching, training = [], [], []
+        ordering, searching = [], []
         with Memory() as memory:
             for _ in range(REPETITIONS):
                 searched, started = 0.0, time.perf_counter()
@@ -80,29 +81,32 @@ def measure(
 
         table = model.tokenize(to_dataset([Document("document", document)]))
         length = int(table["length"][0])
+        found = {
+            "tokens": length,
+            "seconds": statistics.median(ordering),
+            "search": statistics.median(searching),
+            "memory": memory.anonymous,
+            "before": before,
+        }
+        if not train:
+            return found
         loader = accelerator.prepare(ordering_loader(table, GlobalPlan([length], 1, seed=0), model.collator(seed=0)))
         model, optimizer = accelerator.prepare(model, adamw(parameter_groups(model, learning_rate=0, weight_decay=0)))
-        started = time.perf_counter()
         loss = accelerator.unwrap_model(model).method.training_loss
+        training, started = [], time.perf_counter()
         for _ in train_steps(accelerator, model, optimizer, None, loader, loss, max_steps=REPETITIONS + 1):
             training.append(time.perf_counter() - started)
             started = time.perf_counter()
-    return {
-        "tokens": length,
-        "seconds": statistics.median(ordering),
-        "search": statistics.median(searching),
-        "training": statistics.median(training[1:]),
-        "memory": memory.anonymous,
-        "before": before,
-    }
+        return found | {"training": statistics.median(training[1:])}
 
 
 def draw(path: Path, sizes: Sequence[int], found: Sequence[dict[str, float]]) -> None:
     """The times against the number of sentences."""
     figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
-    for name, label in (("training", "a training step"), ("seconds", "putting into order")):
-        axes.plot(sizes, [row[name] for row in found], marker="o", label=label)
+    for name, label in TIMES.items():
+        if name in found[0]:
+            axes.plot(sizes, [row[name] for row in found], marker="o", label=label)
     axes.set(xlabel="sentences of the document", ylabel="seconds", xlim=(0, None), ylim=(0, None))
     axes.legend(frameon=False)
     figure.savefig(path)
@@ -115,6 +119,7 @@ def main() -> None:
     parser.add_argument("--backbone")
     parser.add_argument("--piece_length", type=int)
     parser.add_argument("--tokens", type=int, help="Of each sentence, with its marker (without it: as they come).")
+    parser.add_argument("--training", action="store_true", help="Train on each document as well.")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="Draw the times (needs the extra plot).")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -122,7 +127,7 @@ def main() -> None:
         new_figure(1, 1)  # is there what it takes?
     if given.alone:
         size = given.sizes[0]
-        print(json.dumps(measure(size, given.method, given.backbone, given.piece_length, given.tokens)))
+        print(json.dumps(measure(size, given.method, given.backbone, given.piece_length, given.tokens, given.training)))
         return
     options = [
         word
@@ -130,7 +135,10 @@ def main() -> None:
         if (value := getattr(given, name)) is not None
         for word in (f"--{name}", str(value))
     ]
-    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
+    options += ["--training"] * given.training
+    times = {name: label for name, label in TIMES.items() if name != "training" or given.training}
+    columns = ["sentences", "tokens", *(f"{label}, s" for label in times.values()), "memory, MB", "before, MB"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
     rows = []
     for size in given.sizes:
         command = [sys.executable, __file__, str(size), "--alone", *options]
@@ -140,7 +148,7 @@ def main() -> None:
         found = json.loads(done.stdout.splitlines()[-1])
         rows.append(found)
         cells = [f"{size:,}", f"{found['tokens']:,}"]
-        cells += [f"{found[kind]:.2f}" for kind in ("seconds", "search", "training")]
+        cells += [f"{found[kind]:.2f}" for kind in times]
         print(f"| {' | '.join([*cells, *(f'{found[kind]:,.0f}' for kind in ('memory', 'before'))])} |", flush=True)
     if given.picture is not None:
         draw(given.picture, given.sizes, rows)
