@@ -49,7 +49,7 @@ def _starts(token_slots: torch.Tensor) -> torch.Tensor:
 
 
 def read_apart(
-    encoder: PreTrainedModel, input_ids: torch.Tensor, token_slots: torch.Tensor, bonus: torch.Tensor | None = None
+    encoder: PreTrainedModel, input_ids: torch.Tensor, token_slots: torch.Tensor, bonus: torch.Tensor
 ) -> torch.Tensor:
     """Several sentences in a row of the encoder, each with position ids that begin anew.
 
@@ -57,7 +57,7 @@ def read_apart(
         encoder: takes position ids, and sees order by nothing else.
         input_ids: (B, L).
         token_slots: (B, L) the number of each token's sentence in its row, -1 for padding.
-        bonus: added to the attention scores between tokens of one sentence, (1,); None hides sentences from each other.
+        bonus: added to the attention scores between tokens of one sentence, (1,).
 
     Returns:
         (B, L, H) the state of each token.
@@ -66,12 +66,8 @@ def read_apart(
     start_of_mine = torch.where(_starts(token_slots), places, 0).cummax(dim=1).values
     position_ids = (places - start_of_mine).masked_fill(token_slots < 0, 0) + first_position(encoder)
     together = token_slots[:, :, None] == token_slots[:, None, :]
-    if bonus is None:
-        scores = torch.zeros(together.shape, dtype=encoder.dtype, device=together.device)
-        hidden = ~together  # padding sees itself: a softmax over nothing is not a number
-    else:
-        scores = torch.where(together, bonus, 0.0).to(encoder.dtype)
-        hidden = (token_slots < 0)[:, None, :]
+    scores = torch.where(together, bonus, 0.0).to(encoder.dtype)
+    hidden = (token_slots < 0)[:, None, :]
     mask = scores.masked_fill(hidden, torch.finfo(encoder.dtype).min)[:, None]
     states: torch.Tensor = encoder(
         input_ids=input_ids, attention_mask=mask, position_ids=position_ids

@@ -1,4 +1,4 @@
-"""Dropout that costs a CPU little: the same distribution as torch's, from a sixteenth as many random bits."""
+"""Dropout that costs a CPU little: the same distribution as torch's, from half as many random bits."""
 
 from __future__ import annotations
 

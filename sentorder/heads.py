@@ -199,8 +199,8 @@ class PointerHead(nn.Module):
         keys, figures = self.key(states), self.relations_of(output, prefixes)
 
         # Where few slots are left, only these are compared.
-        few = prefixes.left.argsort(dim=-1, descending=True, stable=True)[..., : prefixes.most]
         all_of_them = prefixes.most == keys.shape[1]
+        few = prefixes.left if all_of_them else prefixes.left.argsort(dim=-1, descending=True)[..., : prefixes.most]
         documents = torch.arange(len(keys), device=keys.device)[:, None, None]
 
         def rows_of(rows: slice) -> torch.Tensor:
