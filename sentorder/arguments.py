@@ -222,6 +222,11 @@ class TrainRuntimeArguments(RuntimeArguments):
     torch_compile: bool = option(
         False, "Compile the encoder with torch.compile: slow to start, for long runs on a GPU."
     )
+    cuda_graphs: bool = option(
+        True,
+        "On a single GPU, record what the encoder does to batches of one shape and replay it: the same numbers, told "
+        "to the GPU by one word instead of a thousand.",
+    )
     attn_implementation: Optional[Literal["eager", "sdpa"]] = option(
         None,
         "How the encoder computes attention (without it: like sdpa, but sentences of one row do without padding, and "

@@ -163,5 +163,13 @@ def takes_groups(encoder: PreTrainedModel) -> bool:
     return encoder.config._attn_implementation == NAME and encoder._compiled_call_impl is None
 
 
+def _mask(**given: Any) -> torch.Tensor | None:
+    """As ``sdpa`` has it; but to look whether a batch has no padding would be to wait for a GPU, in each pass."""
+    if torch.device(given["device"]).type != "cpu":
+        given["allow_is_bidirectional_skip"] = False
+    mask: torch.Tensor | None = sdpa_mask(**given)
+    return mask
+
+
 AttentionInterface.register(NAME, attend)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(NAME, _mask)

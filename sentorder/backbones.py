@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -128,7 +128,7 @@ class JointBackbone(EncoderBackbone):
         token_slots: torch.Tensor,
         slot_mask: torch.Tensor,
     ) -> torch.Tensor:
-        """The state of each slot, (B, N, H); the shapes of the inputs are those of ``Batch``."""
+        """(B, N, H) for token tensors (B, L)."""
         states = self.encode(input_ids, attention_mask, token_slots)
         return torch.bmm(pooling_weights(token_slots, slot_mask.shape[1], self.pooling, states.dtype), states)
 
@@ -183,12 +183,21 @@ class RestartedBackbone(JointBackbone):
             )
 
 
-GROUP_COSTS = {"cpu": 4.0}
-"""What a group of sentences costs that share an encoder's row, in tokens of padding that cost as much; by device."""
-GROUP_COST = 64.0
-"""On other devices, where many tokens take hardly longer than few, but every operation has its price."""
-PASS_COST = 64.0
-"""What a pass of its own for each group costs, if that is all that the encoder can do."""
+class Costs(NamedTuple):
+    """What a group of sentences costs, in tokens of padding that cost as much."""
+
+    in_a_row: float
+    """If groups share an encoder's row."""
+    alone: float
+    """If each has a pass of its own, where the encoder can do nothing else."""
+
+
+CPU_COSTS = Costs(4.0, 64.0)
+GPU_COSTS = Costs(1024.0, 8192.0)
+"""There many tokens take hardly longer than few, but every operation has its price."""
+ALL_IN_ONE = 2**16
+"""Tokens of a batch, padding among them, up to which a GPU computes all of them: to find groups the host must know how
+long the sentences are, and wait for the device."""
 
 
 class SentenceBackbone(EncoderBackbone):
@@ -211,15 +220,26 @@ class SentenceBackbone(EncoderBackbone):
         slot_mask: torch.Tensor,
     ) -> torch.Tensor:
         """(B, N, H) for token tensors (B, N, L)."""
+        if input_ids.device.type != "cpu" and input_ids.numel() <= ALL_IN_ONE:
+            return self._all_in_one(input_ids, attention_mask)
         ids, mask = input_ids[slot_mask], attention_mask[slot_mask]  # (sentences, L): no padded slot is computed
         pooled = self.read(ids, mask, together=self.shares_rows and takes_groups(self.encoder))
         return pooled.new_zeros(*slot_mask.shape, self.hidden_size).masked_scatter(slot_mask[..., None], pooled)
 
+    def _all_in_one(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(B, N, H) for (B, N, L), padded slots computed as well: without asking the device what there is."""
+        mask = attention_mask.flatten(0, 1)
+        visible = mask.clone()
+        visible[:, 0] = 1  # also where there is nothing but padding: attention must have something to look at
+        states = self.encoder(input_ids=input_ids.flatten(0, 1), attention_mask=visible).last_hidden_state
+        pooled = torch.bmm(pooling_weights(mask - 1, 1, self.pooling, states.dtype), states)
+        return pooled.view(*input_ids.shape[:2], self.hidden_size)
+
     def read(self, ids: torch.Tensor, mask: torch.Tensor, *, together: bool) -> torch.Tensor:
         """(sentences, H) for tokens (sentences, L), all groups in one row of the encoder or each in a pass."""
         lengths: list[int] = mask.sum(dim=1).tolist()
-        cost = GROUP_COSTS.get(ids.device.type, GROUP_COST) if together else PASS_COST
-        groups = group_by_length(lengths, cost)
+        costs = CPU_COSTS if ids.device.type == "cpu" else GPU_COSTS
+        groups = group_by_length(lengths, costs.in_a_row if together else costs.alone)
         order = torch.tensor([index for group in groups for index in group], device=ids.device)
         ids, mask = ids[order], mask[order]
         parts, start = [], 0

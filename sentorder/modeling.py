@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, cast, get_args
 
 import torch
@@ -11,6 +12,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 from .backbones import Pooling
 from .contracts import OrderingOutput
+from .cuda_graphs import Recordings
 from .data.collation import Collator, Shape
 from .data.tokenization import tokenize
 from .dropout import make_dropout_cheap
@@ -91,6 +93,7 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         self.head = self.method.head(self.backbone.hidden_size, config.dropout)
         make_dropout_cheap(self)
         self.tokenizer: Any = None
+        self.recordings = Recordings()
         self.origin = ""  # where it came from, one line for the log
         self.post_init()
 
@@ -110,12 +113,25 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         ``positions`` only teach an autoregressive head; what stands behind them plays no part and is taken so that
         ``model(**batch)`` works.
         """
-        slot_states = self.backbone(input_ids, attention_mask, token_slots, slot_mask)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_slots": token_slots,
+            "slot_mask": slot_mask,
+        }
+        if positions is not None:
+            inputs["positions"] = positions
+        return OrderingOutput(**self.recordings(self._output, inputs, self))
+
+    def _output(self, inputs: Mapping[str, torch.Tensor]) -> OrderingOutput:
+        """What :meth:`forward` gives, computed step by step."""
+        slot_mask = inputs["slot_mask"]
+        slot_states = self.backbone(inputs["input_ids"], inputs["attention_mask"], inputs["token_slots"], slot_mask)
         # The head is small, and positions, scores and their ties want all the digits there are.
         if slot_states.dtype in (torch.float16, torch.bfloat16):
             slot_states = slot_states.float()
         with torch.autocast(slot_states.device.type, enabled=False):
-            output: OrderingOutput = self.head(slot_states, slot_mask, positions)
+            output: OrderingOutput = self.head(slot_states, slot_mask, inputs.get("positions"))
         return output
 
     def get_input_embeddings(self) -> torch.nn.Module:
@@ -144,6 +160,7 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
             seed=seed,
             with_positions=with_positions,
             shape=shape,
+            most_tokens=self.config.max_length,
         )
 
     # --- making, saving and loading ---------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from .selection import Selection
 FREE = frozenset(
     {
         # where and how fast
-        "cpu_threads", "dataloader_num_workers", "preprocessing_num_workers", "deterministic",
+        "cpu_threads", "dataloader_num_workers", "preprocessing_num_workers", "deterministic", "cuda_graphs",
         "per_device_eval_batch_size", "gradient_checkpointing",
         # what is written, and when; which evaluations there are
         "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "logging_steps", "log_with", "save_strategy",

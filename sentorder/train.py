@@ -16,6 +16,7 @@ from datasets import Dataset
 from .arguments import TrainArguments
 from .checkpoint import checkpoints_of
 from .command_line import parse_arguments, run_command
+from .cuda_graphs import recorded_loss
 from .data.sources import load_splits
 from .data.splitting import first_rows
 from .data.tokenization import describe_cuts
@@ -125,6 +126,7 @@ def _fit(run: Run, log: RunLog) -> None:
         log.log(0, {f"eval_{name}": value for name, value in run.evaluate("validation").scores.items()})
     if run.is_given_up:  # and then interrupted before the end
         return
+    loss_of = recorded_loss(run.bare.method.training_loss, enabled=arguments.cuda_graphs)
     with StopRequests(accelerator, look_every=look_every) as requests:
         for step in train_steps(
             accelerator,
@@ -132,7 +134,7 @@ def _fit(run: Run, log: RunLog) -> None:
             run.optimizer,
             run.scheduler,
             run.train_loader,
-            run.bare.method.training_loss,
+            loss_of,
             start=run.cursor,
             max_steps=run.total_steps,
             gradient_accumulation_steps=run.accumulation,

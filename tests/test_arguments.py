@@ -166,10 +166,10 @@ def test_names_are_those_of_transformers() -> None:
         "overwrite_output_dir", "log_with", "dataset_config_name", "dataset_revision", "format", "columns",
         "language", "unit", "window", "stride",
         "pad_to_max_length", "deterministic", "max_skipped_steps", "early_stopping_patience",
-        "preprocessing_num_workers", "attn_implementation",
+        "preprocessing_num_workers", "attn_implementation", "cuda_graphs",
     }  # fmt: skip
     assert ours - own <= {item.name for item in dataclasses.fields(TrainingArguments)}
-    assert len(ours) == 57
+    assert len(ours) == 58
 
 
 def test_output_is_utf8_as_input_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sentorder import SentenceOrderer, TrainArguments
+from sentorder.contracts import Batch
+from sentorder.cuda_graphs import Recordings, recorded_loss
+from sentorder.data.collation import EncodedDocument, Shape
+from sentorder.data.sampling import PlannedDocument
 from sentorder.loop import train_steps
 from sentorder.optimization import adamw, parameter_groups
 from sentorder.runtime import accelerator_for
@@ -78,3 +85,169 @@ def test_the_loop_does_not_wait_for_the_device_between_logs() -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert step.number == 12
+
+
+# --- passes that are recorded and replayed ----------------------------------------------------------------------------
+
+
+def batches(model: SentenceOrderer, *, epoch: int = 0) -> list[Batch]:
+    """Two of one shape, then two of another, on the GPU; documents of 4 and 5 sentences with tokens by chance."""
+    random = torch.Generator().manual_seed(epoch)
+    found = []
+    for tokens in (20, 20, 30, 30):
+        shape = Shape(tokens if model.reading.per_sentence else 5 * tokens, 5)
+        documents = []
+        for row in range(4):
+            lengths = torch.randint(3, tokens - 1, (4 + row % 2,), generator=random).tolist()
+            ids = [torch.randint(5, model.config.tokenizer_size, (n,), generator=random).tolist() for n in lengths]
+            documents.append(EncodedDocument(PlannedDocument(epoch, row, 1.0), ids))
+        found.append(send_to_device(model.collator(seed=0, shape=shape)(documents), torch.device("cuda")))
+    return found
+
+
+def losses_and_weights(
+    model: SentenceOrderer, *, micro_batches: int = 1, bf16: bool = False
+) -> tuple[list[float], list[torch.Tensor]]:
+    """Of 16 steps with plain SGD."""
+    torch.manual_seed(3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    losses = []
+    loss_of = recorded_loss(model.method.training_loss, enabled=model.recordings.enabled)
+    model.train()
+    for epoch in range(4):
+        for number, batch in enumerate(batches(model, epoch=epoch), start=1):
+            with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+                output = model(**batch)
+            loss = loss_of(output, batch).mean()
+            loss.backward()
+            losses.append(loss.item())
+            if number % micro_batches == 0:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+    return losses, [weight.detach().clone() for weight in model.parameters()]
+
+
+@pytest.fixture
+def pair(tiny_encoder: str, request: pytest.FixtureRequest) -> Iterator[tuple[SentenceOrderer, SentenceOrderer]]:
+    """A model that records, and one that does not."""
+    torch.manual_seed(1)
+    model = SentenceOrderer.from_encoder(tiny_encoder, dropout=0.1, **getattr(request, "param", {})).cuda()
+    other = copy.deepcopy(model)
+    other.recordings.enabled = False
+    yield model, other
+
+
+KINDS = [
+    {"method": "joint"}, {"method": "regression", "backbone": "joint"}, {"method": "pointer", "backbone": "restarted"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("pair", KINDS, indirect=True)
+def test_replayed_passes_teach_what_the_others_do(
+    pair: tuple[SentenceOrderer, SentenceOrderer], micro_batches: int, bf16: bool
+) -> None:
+    """Dropout, weights, several shapes, gradients that add up: all as without."""
+    recorded, plain = pair
+    ours, our_weights = losses_and_weights(recorded, micro_batches=micro_batches, bf16=bf16)
+    theirs, their_weights = losses_and_weights(plain, micro_batches=micro_batches, bf16=bf16)
+    assert len(recorded.recordings) == 2 and len(plain.recordings) == 0
+    assert ours == pytest.approx(theirs, rel=2e-2 if bf16 else 1e-4)
+    assert len(set(ours)) > 4
+    for mine, other in zip(our_weights, their_weights, strict=True):
+        torch.testing.assert_close(mine, other, rtol=2e-2 if bf16 else 1e-3, atol=5e-3 if bf16 else 1e-5)
+
+
+@pytest.mark.parametrize("pair", KINDS, indirect=True)
+def test_replayed_evaluation_gives_the_same_states(pair: tuple[SentenceOrderer, SentenceOrderer]) -> None:
+    recorded, plain = (model.eval() for model in pair)
+    for context in (torch.no_grad, torch.inference_mode, torch.no_grad):
+        for _ in range(3):
+            for batch in batches(recorded):
+                with context():
+                    ours, theirs = recorded(**batch).slot_states, plain(**batch).slot_states
+                torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert len(recorded.recordings) == 2
+    recorded.train()
+    losses_and_weights(recorded)
+    assert len(recorded.recordings) == 4
+
+
+def test_what_a_replay_would_spoil_is_not_replayed(pair: tuple[SentenceOrderer, SentenceOrderer]) -> None:
+    """Two forward passes before the first backward pass; weights that were frozen; hooks."""
+    recorded, plain = pair
+    for model in pair:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+    losses_and_weights(recorded)
+    losses_and_weights(plain)
+    first, second, *_ = batches(recorded)
+    for model in pair:
+        loss = (model(**first).slot_states.square().mean() - 2 * model(**second).slot_states.abs().mean()).sum()
+        loss.backward()
+    for mine, other in zip(recorded.parameters(), plain.parameters(), strict=True):
+        if other.grad is None:
+            assert mine.grad is None
+        else:
+            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-5)
+    output = recorded(**first)
+    loss = output.slot_states.sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        loss.backward()
+    del output, loss
+    recorded.backbone.encoder.get_input_embeddings().weight.requires_grad_(False)
+    recorded.zero_grad()
+    losses_and_weights(recorded)
+    assert recorded.backbone.encoder.get_input_embeddings().weight.grad is None
+    assert len(recorded.recordings) == 2
+    seen: list[int] = []
+    handle = recorded.backbone.encoder.get_input_embeddings().register_forward_hook(lambda *_: seen.append(1))
+    recorded(**first)
+    handle.remove()
+    recorded(**first)
+    assert seen == [1]
+
+
+def test_a_default_step_does_not_wait_for_the_device(tiny_encoder: str) -> None:
+    with accelerator_for(mixed_precision="bf16", cpu_threads=None) as accelerator:
+        model = SentenceOrderer.from_encoder(tiny_encoder, dropout=0.1)
+        optimizer = adamw(parameter_groups(model, learning_rate=1e-3, weight_decay=0.0))
+        loss_of = recorded_loss(model.method.training_loss)
+        loader = [batch for _ in range(4) for batch in batches(model)]
+        prepared, optimizer = accelerator.prepare(model, optimizer)
+        steps = train_steps(
+            accelerator, prepared, optimizer, None, loader, loss_of, max_steps=16, check_finite_every=16
+        )
+        try:
+            for step in steps:  # by the eighth all shapes are recorded
+                torch.cuda.set_sync_debug_mode("error" if 8 <= step.number < 15 else "default")
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert step.number == 16 and len(model.recordings) == 2
+
+
+def test_what_cannot_be_recorded_runs_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    """Here one that asks the device; and dropout goes on drawing numbers afterwards."""
+    recordings = Recordings()
+    weight = nn.Linear(4, 4).cuda()
+
+    def asks(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        inner = nn.functional.dropout(weight(inputs["x"]), 0.5)
+        return {"y": inner * inner.sum().item()}
+
+    def doubles(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"y": nn.functional.dropout(2 * weight(inputs["x"]), 0.5)}
+
+    x = torch.randn(3, 4, device="cuda")
+    for _ in range(4):
+        recordings(asks, {"x": x}, weight)["y"].sum().backward()
+    assert len(recordings) == 0
+    assert [record.name for record in caplog.records] == ["sentorder.cuda_graphs"]
+    assert len({tuple(nn.functional.dropout(x, 0.5).flatten().tolist()) for _ in range(4)}) > 1
+    recordings = Recordings()
+    found = [tuple(recordings(doubles, {"x": x}, weight)["y"].flatten().tolist()) for _ in range(8)]
+    assert len(recordings) == 1 and len(set(found)) > 4

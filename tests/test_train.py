@@ -109,8 +109,9 @@ def test_the_same_seed_twice_in_one_process_is_bit_equal(tiny_encoder: str, smal
 def test_two_runs_of_different_precision_in_one_process(tiny_encoder: str, small_data: str, tmp_path: Path) -> None:
     train(arguments(tiny_encoder, small_data, tmp_path / "a", max_steps=2))
     result = train(arguments(tiny_encoder, small_data, tmp_path / "b", max_steps=2, mixed_precision="bf16"))
-    a, b = (read_metrics(tmp_path / name)[0]["loss"] for name in ("a", "b"))
-    assert a != b and a == pytest.approx(b, rel=0.02)
+    first, second = (read_metrics(tmp_path / name)[0] for name in ("a", "b"))
+    assert first["loss"] == pytest.approx(second["loss"], rel=0.02)  # a fresh head says little, so it may be equal
+    assert first["gradient_norm"] != second["gradient_norm"] == pytest.approx(first["gradient_norm"], rel=0.05)
     weights = load_file(result.model_dir / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 

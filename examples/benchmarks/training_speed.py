@@ -52,6 +52,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 from sentorder import SentenceOrderer
 from sentorder.arguments import TrainArguments
 from sentorder.command_line import run_command
+from sentorder.cuda_graphs import recorded_loss
 from sentorder.data.collation import ordering_loader, shuffle_slots
 from sentorder.data.document_tables import to_dataset
 from sentorder.data.documents import Document
@@ -134,27 +135,28 @@ class Counter:
 
     Args:
         collate: makes a batch of documents; what it is given is counted.
-        model: whose word embeddings see every token that is computed.
+        model: whose word embeddings see every token that is computed; on a GPU that is every token of the batch.
     """
 
     def __init__(self, turns: Turns, collate: Callable[[Any], Any], model: Any) -> None:
         self._turns, self._collate = turns, collate
-        self._collated: collections.deque[tuple[int, int]] = collections.deque()  # loaders are a batch ahead
+        self._collated: collections.deque[tuple[int, int, int]] = collections.deque()  # loaders are a batch ahead
         self._read = 0
-        model.get_input_embeddings().register_forward_pre_hook(self._see)
+        if DEVICE.type == "cpu":  # a hook would keep passes from being recorded
+            model.get_input_embeddings().register_forward_pre_hook(self._see)
 
     def __call__(self, documents: Sequence[Any]) -> Any:
         """Collate."""
         batch = self._collate(documents)
-        self._collated.append((len(documents), int(batch["attention_mask"].sum())))
+        self._collated.append((len(documents), int(batch["attention_mask"].sum()), batch["input_ids"].numel()))
         return batch
 
     def _see(self, module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         self._read += inputs[0].numel()
 
     def step_is_done(self) -> None:
-        documents, real_tokens = self._collated.popleft()
-        tokens, self._read = self._read, 0
+        documents, real_tokens, given = self._collated.popleft()
+        tokens, self._read = self._read or given, 0
         self._turns.count(documents=documents, tokens=tokens, real_tokens=real_tokens)
 
 
@@ -354,11 +356,12 @@ def bare(task: Task, turns: Turns) -> None:
         loader.batch_sampler.set_epoch(epoch)
         batches += list(loader)
     model.to(DEVICE).train()
+    loss_of: Any = recorded_loss(squared_error)
     turns.wait()
     for batch in batches:
         batch = {name: values.to(DEVICE, non_blocking=True) for name, values in batch.items()}
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=task.bf16):
-            loss = squared_error(model(**batch), batch).mean()
+            loss = loss_of(model(**batch), batch).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -378,7 +381,7 @@ def with_sentorder(task: Task, turns: Turns, *, default: bool) -> None:
         model, loader, optimizer, scheduler, counter = parts(task, turns, size, **of_model)
         prepared, optimizer = prepare_split(accelerator, model, optimizer, max_grad_norm=1.0)
         turns.wait()
-        loader, loss_of = accelerator.prepare(loader), model.method.training_loss
+        loader, loss_of = accelerator.prepare(loader), recorded_loss(model.method.training_loss)
         check = {"check_finite_every": 1 if DEVICE.type == "cpu" else LOOK_EVERY}
         for _ in train_steps(accelerator, prepared, optimizer, scheduler, loader, loss_of, max_steps=STEPS, **check):
             counter.step_is_done()

@@ -60,6 +60,11 @@ class Shape(NamedTuple):
     """Of a document."""
 
 
+WIDTH_STEP = 8
+"""On a GPU inputs are padded to a multiple of it: its matrix units like that, and few shapes are recorded
+(:mod:`sentorder.cuda_graphs`)."""
+
+
 class Collator:
     """Makes the model's inputs of documents; see the two kinds below.
 
@@ -69,13 +74,23 @@ class Collator:
         seed: of the shuffles.
         with_positions: also give the gold positions (the source is in gold order).
         shape: what to pad to; None for the longest input of the batch and its most sentences.
+        most_tokens: that an input may have, padding included; None for any number.
     """
 
     def __init__(
-        self, marker_id: int, pad_id: int, *, seed: int, with_positions: bool = True, shape: Shape | None = None
+        self,
+        marker_id: int,
+        pad_id: int,
+        *,
+        seed: int,
+        with_positions: bool = True,
+        shape: Shape | None = None,
+        most_tokens: int | None = None,
     ) -> None:
         self.marker_id = marker_id
         self.pad_id = pad_id
+        self.most_tokens = most_tokens
+        self.width_step = WIDTH_STEP if torch.cuda.is_available() else 1
         self.seed = seed
         self.with_positions = with_positions
         self.shape = shape
@@ -110,6 +125,13 @@ class Collator:
             batch["positions"] = torch.from_numpy(positions)
         return batch
 
+    def width(self, longest: int) -> int:
+        """L, where the longest input of a batch has so many tokens."""
+        if self.shape is not None:
+            return self.shape.tokens
+        width = -(-longest // self.width_step) * self.width_step
+        return width if self.most_tokens is None else max(longest, min(width, self.most_tokens))
+
     def tokens(self, slots: list[list[list[int]]], most: int) -> tuple[np.ndarray, np.ndarray]:
         """``input_ids`` and ``token_slots``.
 
@@ -125,7 +147,7 @@ class JointCollator(Collator):
 
     def tokens(self, slots: list[list[list[int]]], most: int) -> tuple[np.ndarray, np.ndarray]:
         """(B, L) each."""
-        width = self.shape.tokens if self.shape else max(sum(map(len, sentences)) for sentences in slots)
+        width = self.width(max(sum(map(len, sentences)) for sentences in slots))
         input_ids = np.full((len(slots), width), self.pad_id, dtype=np.int64)
         token_slots = np.full((len(slots), width), -1, dtype=np.int64)
         for row, sentences in enumerate(slots):
@@ -140,7 +162,7 @@ class SentenceCollator(Collator):
 
     def tokens(self, slots: list[list[list[int]]], most: int) -> tuple[np.ndarray, np.ndarray]:
         """(B, N, L) each."""
-        width = self.shape.tokens if self.shape else max(len(tokens) for sentences in slots for tokens in sentences)
+        width = self.width(max(len(tokens) for sentences in slots for tokens in sentences))
         input_ids = np.full((len(slots), most, width), self.pad_id, dtype=np.int64)
         token_slots = np.full((len(slots), most, width), -1, dtype=np.int64)
         for row, sentences in enumerate(slots):
