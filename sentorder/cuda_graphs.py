@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -51,6 +51,7 @@ class Recordings:
         self._recordings: dict[Any, _Recording | None] = {}  # None: it could not be recorded
         self._seen: set[Any] = set()
         self._weights: Any = None
+        self._learned: list[nn.Parameter] = []
         self._shared: _Shared | None = None
 
     def __len__(self) -> int:
@@ -79,19 +80,22 @@ class Recordings:
         if found is None:
             return function(inputs)
         weights, modes = found
-        addresses = tuple((id(weight), weight.data_ptr(), weight.requires_grad) for weight in weights)
-        if addresses != self._weights:  # moved, replaced or frozen since
-            self._weights, self._shared = addresses, None
+        known = tuple((id(weight), weight.data_ptr(), weight.requires_grad) for weight in weights)
+        if known != self._weights:  # moved, replaced or frozen since
+            self._weights, self._shared = known, None
+            self._learned = [weight for weight in weights if weight.requires_grad]
+            self._learned.sort(key=lambda weight: weight.numel() % ALIGNED != 0)
             self._recordings.clear()
             self._seen.clear()
         if self._shared is not None and self._shared.is_waiting():
             return function(inputs)  # a replay would overwrite what a backward pass is still to read
         learns = torch.is_grad_enabled()
-        learned = [weight for weight in weights if weight.requires_grad and learns]
+        learned = self._learned if learns else []
         shapes = tuple((name, one.shape, one.dtype, one.requires_grad and learns) for name, one in inputs.items())
         key = (shapes, modes, _numerics(), bool(learned))
         if key not in self._recordings:
-            if key not in self._seen or len(self._recordings) >= MOST_RECORDINGS:
+            alike = len({(weight.device, weight.dtype) for weight in weights}) < 2
+            if key not in self._seen or len(self._recordings) >= MOST_RECORDINGS or not alike:
                 if len(self._seen) < MOST_SEEN:
                     self._seen.add(key)
                 return function(inputs)
@@ -173,23 +177,19 @@ def _state(module: nn.Module | None) -> tuple[list[nn.Parameter], tuple[Any, ...
 
     Hooks run in Python, which a replay does not, and checkpointing asks the device for its random state.
     """
-    weights: dict[int, nn.Parameter] = {}
+    weights: list[nn.Parameter] = []
     modes: list[Any] = []
     left = [] if module is None else [module]
-    while left:
-        one = left.pop()
-        if one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks:
+    while left:  # in each pass, so by the shortest way to what a module has
+        has = left.pop().__dict__
+        if has["_forward_hooks"] or has["_forward_pre_hooks"] or has["_backward_hooks"] or has["_backward_pre_hooks"]:
             return None
-        if getattr(one, "gradient_checkpointing", False) or getattr(one, "_compiled_call_impl", None) is not None:
+        if has.get("gradient_checkpointing") or has.get("_compiled_call_impl") is not None:
             return None
-        modes.append((one.training, getattr(one, "p", None)))  # p: of dropout
-        weights |= {id(weight): weight for weight in one._parameters.values() if weight is not None}
-        left.extend(child for child in one._modules.values() if child is not None)
-    found = list(weights.values())
-    if any(not weight.is_cuda or weight.dtype != found[0].dtype for weight in found):
-        return None
-    found.sort(key=lambda weight: weight.numel() % ALIGNED != 0)
-    return found, tuple(modes)
+        modes.append((has["training"], has.get("p"), has.get("dropout")))  # p: of nn.Dropout
+        weights.extend(weight for weight in has["_parameters"].values() if weight is not None)
+        left.extend(child for child in has["_modules"].values() if child is not None)
+    return list(dict.fromkeys(weights)), tuple(modes)
 
 
 @contextmanager
@@ -202,13 +202,19 @@ def _in_place_of(weights: Sequence[nn.Parameter], others: Sequence[nn.Parameter]
         for name, weight in one._parameters.items()
         if weight is not None and id(weight) in instead
     ]
+
+    def put(one: nn.Module, name: str, weight: nn.Parameter) -> None:
+        setattr(one, name, weight)
+        if isinstance(one, nn.RNNBase):  # at the next pass it would move weights that it does not know
+            one._flat_weight_refs = [weakref.ref(known) for known in one._flat_weights if known is not None]
+
     try:
         for one, name, _, other in places:
-            setattr(one, name, other)
+            put(one, name, other)
         yield
     finally:
         for one, name, weight, _ in places:
-            setattr(one, name, weight)
+            put(one, name, weight)
 
 
 class _Ticket:
@@ -332,8 +338,11 @@ def _recording(graph: torch.cuda.CUDAGraph, shared: _Shared) -> Iterator[None]:
     graph.capture_begin(pool=shared.pool, capture_error_mode="thread_local")
     try:
         yield
-    finally:
-        graph.capture_end()
+    except RuntimeError:
+        with suppress(RuntimeError):  # it would only say that something went wrong before
+            graph.capture_end()
+        raise
+    graph.capture_end()
 
 
 @contextmanager
