@@ -193,11 +193,11 @@ class Costs(NamedTuple):
 
 
 CPU_COSTS = Costs(4.0, 64.0)
-GPU_COSTS = Costs(1024.0, 8192.0)
+GPU_COSTS = Costs(8192.0, 16384.0)
 """There many tokens take hardly longer than few, but every operation has its price."""
-ALL_IN_ONE = 2**16
-"""Tokens of a batch, padding among them, up to which a GPU computes all of them: to find groups the host must know how
-long the sentences are, and wait for the device."""
+ALL_IN_ONE = 2**33
+"""Tokens of a batch, padding among them, times the square of the hidden size, up to which a GPU computes them all: to
+find groups, the host would have to wait until it knows how long the sentences are."""
 
 
 class SentenceBackbone(EncoderBackbone):
@@ -220,7 +220,7 @@ class SentenceBackbone(EncoderBackbone):
         slot_mask: torch.Tensor,
     ) -> torch.Tensor:
         """(B, N, H) for token tensors (B, N, L)."""
-        if input_ids.device.type != "cpu" and input_ids.numel() <= ALL_IN_ONE:
+        if input_ids.device.type != "cpu" and input_ids.numel() * self.hidden_size**2 <= ALL_IN_ONE:
             return self._all_in_one(input_ids, attention_mask)
         ids, mask = input_ids[slot_mask], attention_mask[slot_mask]  # (sentences, L): no padded slot is computed
         pooled = self.read(ids, mask, together=self.shares_rows and takes_groups(self.encoder))

@@ -24,11 +24,9 @@ from .errors import first_line
 logger = logging.getLogger(__name__)
 
 Tensors = Mapping[str, torch.Tensor]
-MOST_TOKENS = 2**15
-"""Of a batch that is recorded: the more there are, the less it matters how a GPU is told, and the more memory a
-recording keeps to itself."""
-MOST_FIGURES = 2**22
-"""Of an input of a loss, likewise."""
+MOST_NUMBERS = 2**22
+"""Of an input of a function that is recorded: the more there are, the less it matters how a GPU is told, and the more
+memory a recording keeps to itself."""
 MOST_RECORDINGS = 100
 """So many shapes at most."""
 MOST_SEEN = 10_000
@@ -45,7 +43,7 @@ class Recordings:
         enabled: whether anything is recorded or replayed; may be changed.
     """
 
-    def __init__(self, most_numbers: int = MOST_TOKENS, enabled: bool = True) -> None:
+    def __init__(self, most_numbers: int = MOST_NUMBERS, enabled: bool = True) -> None:
         self.most_numbers = most_numbers
         self.enabled = enabled
         self._recordings: dict[Any, _Recording | None] = {}  # None: it could not be recorded
@@ -132,7 +130,7 @@ def recorded_loss(loss: Loss, *, enabled: bool = True) -> Loss:
         loss: that looks at the output and the batch, and nothing else.
         enabled: as of :class:`Recordings`.
     """
-    recordings = Recordings(MOST_FIGURES, enabled)
+    recordings = Recordings(enabled=enabled)
 
     def replayed(output: OrderingOutput, batch: Batch, /) -> torch.Tensor:
         if not batch["slot_mask"].is_cuda:
@@ -217,6 +215,20 @@ def _in_place_of(weights: Sequence[nn.Parameter], others: Sequence[nn.Parameter]
             put(one, name, weight)
 
 
+def _reaches(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> list[bool]:
+    """Whether each of them gets a gradient from the output."""
+    found: set[int] = set()
+    seen, left = set(), [output.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found.add(id(getattr(node, "variable", None)))  # that of a leaf
+        left.extend(following for following, _ in node.next_functions)
+    return [id(leaf) in found for leaf in leaves]
+
+
 class _Ticket:
     """Held by a forward pass whose backward pass is still to come."""
 
@@ -292,26 +304,20 @@ class _Recording:
                 self.outputs = {name: one.detach() for name, one in outputs.items()}
                 self.teaching = [name for name, one in outputs.items() if one.requires_grad]
                 self.output_gradients = {name: torch.zeros_like(self.outputs[name]) for name in self.teaching}
-                self.taught: list[bool] = []
+                leaves = [*others, *(self.inputs[name] for name in self.taught_inputs)]
+                self.teaches = {name: _reaches(outputs[name], leaves) for name in self.teaching}
                 self.input_gradients: list[torch.Tensor | None] = []
                 if self.teaching:
                     with _recording(self.backward, shared):
-                        self._record_backward([outputs[name] for name in self.teaching], others)
+                        self._record_backward([outputs[name] for name in self.teaching], leaves)
         finally:
             torch.cuda.current_stream().wait_stream(shared.stream)
 
-    def _record_backward(self, outputs: list[torch.Tensor], others: list[nn.Parameter]) -> None:
+    def _record_backward(self, outputs: list[torch.Tensor], leaves: list[torch.Tensor]) -> None:
         with torch.autocast("cuda", enabled=False):  # as in a backward pass, which nobody calls within it
-            gradients = torch.autograd.grad(
-                outputs,
-                [*others, *(self.inputs[name] for name in self.taught_inputs)],
-                list(self.output_gradients.values()),
-                allow_unused=True,
-            )
-        of_weights, of_inputs = gradients[: len(others)], gradients[len(others) :]
-        self.taught = [gradient is not None for gradient in of_weights]
-        self.input_gradients = list(of_inputs)
-        if any(self.taught):
+            found = torch.autograd.grad(outputs, leaves, list(self.output_gradients.values()), allow_unused=True)
+        of_weights, self.input_gradients = found[: len(self.learned)], list(found[len(self.learned) :])
+        if any(one is not None for one in of_weights):
             assert self.shared.gradients is not None
             places = _parts(self.shared.gradients, self.learned)
             pairs = [(place, one) for place, one in zip(places, of_weights, strict=True) if one is not None]
@@ -383,9 +389,10 @@ class _Replay(torch.autograd.Function):
             place.zero_() if given[name] is None else place.copy_(given[name])
         recording.backward.replay()
         # Copies, since the next replay writes its own there.
-        of_weights: list[torch.Tensor | None] = []
+        parts: list[torch.Tensor | None] = []
         if recording.learned:
-            parts = _parts(recording.shared.gradients.clone(), recording.learned)
-            of_weights = [part if taught else None for part, taught in zip(parts, recording.taught, strict=True)]
-        of_inputs = [None if one is None else one.clone() for one in recording.input_gradients]
-        return None, *of_weights, *of_inputs
+            parts.extend(_parts(recording.shared.gradients.clone(), recording.learned))
+        parts.extend(None if one is None else one.clone() for one in recording.input_gradients)
+        # What got a gradient from none of the outputs that were used has none, not one of zeros.
+        taught = [recording.teaches[name] for name, one in given.items() if one is not None]
+        return None, *(part if any(ways) else None for part, *ways in zip(parts, *taught, strict=True))

@@ -30,6 +30,8 @@ from .inference import OrderingMixin
 from .methods import DEFAULT_METHOD, UNTRAINED, get_backbone, get_method
 from .model_files import MODEL_TYPE, check_is_orderer, is_orderer
 
+MOST_WORK = 2**32
+"""Tokens of a batch, padding among them, times the square of the hidden size, up to which a GPU records the passes."""
 FORMAT_VERSION = 2
 """Raised when older code could no longer read a checkpoint rightly."""
 
@@ -93,7 +95,7 @@ class SentenceOrderer(OrderingMixin, PreTrainedModel):
         self.head = self.method.head(self.backbone.hidden_size, config.dropout)
         make_dropout_cheap(self)
         self.tokenizer: Any = None
-        self.recordings = Recordings()
+        self.recordings = Recordings(MOST_WORK // self.backbone.hidden_size**2)
         self.origin = ""  # where it came from, one line for the log
         self.post_init()
 

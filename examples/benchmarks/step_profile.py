@@ -33,6 +33,7 @@ from torch.profiler import ProfilerActivity, profile
 from sentorder import finite_guard
 from sentorder.arguments import TrainArguments
 from sentorder.command_line import run_command
+from sentorder.cuda_graphs import recorded_loss
 from sentorder.data.sources import load_splits
 from sentorder.errors import UserError
 from sentorder.loop import call_model, train_steps
@@ -126,12 +127,13 @@ class Counts:
         documents = sum(len(batch["slot_mask"]) for batch in self.batches)
         sentences = sum(int(batch["slot_mask"].sum()) for batch in self.batches)
         tokens = sum(int(batch["attention_mask"].sum()) for batch in self.batches)
-        padding = 1 - tokens / self.computed
+        computed = self.computed or sum(batch["input_ids"].numel() for batch in self.batches)  # all of it on a GPU
+        padding = 1 - tokens / computed
         return {
             "documents": documents,
             "sentences": sentences,
             "tokens": tokens,
-            "tokens_computed": self.computed,
+            "tokens_computed": computed,
             "padding_share": padding,
         }
 
@@ -161,15 +163,16 @@ def watched_steps(run: Run, watch: Stopwatch, counts: Counts) -> Iterator[Any]:
             stack.enter_context(patch.object(owner, attribute, watch.around(name, getattr(owner, attribute))))
         check = finite_guard.FiniteGuard.check
         stack.enter_context(patch.object(finite_guard.FiniteGuard, "check", watch.around("finite check", check)))
-        hook = run.bare.backbone.encoder.register_forward_pre_hook(counts.encoder_hook, with_kwargs=True)
-        stack.callback(hook.remove)
+        if accelerator.device.type == "cpu":  # a hook would keep passes from being recorded
+            hook = run.bare.backbone.encoder.register_forward_pre_hook(counts.encoder_hook, with_kwargs=True)
+            stack.callback(hook.remove)
         yield from train_steps(
             accelerator,
             model,
             optimizer,
             run.scheduler,
             TimedLoader(run.train_loader, watch),
-            watch.around("loss", run.bare.method.training_loss),
+            watch.around("loss", recorded_loss(run.bare.method.training_loss)),
             max_steps=run.total_steps,
             max_grad_norm=run.arguments.max_grad_norm,
             forward=counted,
