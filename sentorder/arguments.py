@@ -224,8 +224,8 @@ class TrainRuntimeArguments(RuntimeArguments):
     )
     cuda_graphs: bool = option(
         True,
-        "On a single GPU, record what the encoder does to batches of one shape and replay it: the same numbers, told "
-        "to the GPU by one word instead of a thousand.",
+        "On a single GPU, record what the model does to batches of one shape and replay it: the same, told to the GPU "
+        "by one word instead of a thousand.",
     )
     attn_implementation: Optional[Literal["eager", "sdpa"]] = option(
         None,
@@ -233,7 +233,8 @@ class TrainRuntimeArguments(RuntimeArguments):
         "dropout costs a CPU little).",
     )
     deterministic: bool = option(
-        False, "Only operations that give the same bits each time, on a GPU too; slower there."
+        False,
+        "Only operations that give the same bits each time, on a GPU too; slower there, and nothing is recorded.",
     )
 
 

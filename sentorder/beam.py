@@ -104,8 +104,9 @@ def _search(
     counts = slot_mask.sum(dim=1)
     rows = torch.arange(batch, device=device)[:, None]
 
+    reading = head.read(output, slot_mask)
     prefixes = Prefixes(  # one of each document, the empty one
-        head.first_memory(output, slot_mask)[:, None],
+        head.first_memory(reading, slot_mask)[:, None],
         torch.zeros_like(slot_mask)[:, None],
         slot_mask[:, None].clone(),
         torch.full((batch, 1), -1, dtype=torch.long, device=device),
@@ -116,7 +117,7 @@ def _search(
     orders = torch.zeros(batch, 1, slots, dtype=torch.long, device=device)
     for step in range(slots):
         if step + 1 < slots:
-            log_p = torch.log_softmax(head.choices(output, prefixes).float(), dim=-1)
+            log_p = torch.log_softmax(head.choices(reading, prefixes).float(), dim=-1)
         else:  # the last sentence is no choice
             log_p = torch.zeros_like(prefixes.left, dtype=torch.float32).masked_fill(~prefixes.left, -torch.inf)
         gained = log_p if relations is None else log_p + relations.gains(prefixes, step)
@@ -137,7 +138,7 @@ def _search(
         chosen = torch.nn.functional.one_hot(slot, slots).bool()
         memories = prefixes.memories[rows, prefix]
         prefixes = Prefixes(
-            head.remember(output, memories, slot) if step + 2 < slots else memories,
+            head.remember(reading, memories, slot) if step + 2 < slots else memories,
             prefixes.chosen[rows, prefix] | (chosen & slot_mask[:, None]),
             prefixes.left[rows, prefix] & ~chosen,
             slot,

@@ -7,7 +7,7 @@ shuffled input, a *position* a place in the gold (or the predicted) order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import torch
 from transformers.utils.generic import ModelOutput
@@ -95,20 +95,24 @@ class Prefixes(NamedTuple):
 
 @runtime_checkable
 class AutoregressiveHead(Protocol):
-    """A head that chooses sentence after sentence; W prefixes per document are handled at once.
+    """A head that chooses sentence after sentence; W prefixes per document are handled at once."""
 
-    ``output`` is what the head gave for the documents.
-    """
+    def read(self, output: OrderingOutput, slot_mask: torch.Tensor, /) -> Any:
+        """All that the choices need to know of the documents, however many sentences are chosen.
 
-    def first_memory(self, output: OrderingOutput, slot_mask: torch.Tensor, /) -> torch.Tensor:
+        ``output`` is what the head gave for them.
+        """
+        ...
+
+    def first_memory(self, reading: Any, slot_mask: torch.Tensor, /) -> torch.Tensor:
         """(B, M) what is remembered before anything is chosen."""
         ...
 
-    def choices(self, output: OrderingOutput, prefixes: Prefixes, /) -> torch.Tensor:
+    def choices(self, reading: Any, prefixes: Prefixes, /) -> torch.Tensor:
         """(B, W, N) logits of what comes next, -inf for what is not left; a complete prefix gets zeros."""
         ...
 
-    def remember(self, output: OrderingOutput, memories: torch.Tensor, slots: torch.Tensor, /) -> torch.Tensor:
+    def remember(self, reading: Any, memories: torch.Tensor, slots: torch.Tensor, /) -> torch.Tensor:
         """(B, W, M) the memories (B, W, M) after choosing slots (B, W)."""
         ...
 

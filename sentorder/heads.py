@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -127,6 +128,19 @@ class PositionHead(nn.Module):
         return OrderingOutput(slot_states=slot_states, position_logits=logits)
 
 
+class Reading(NamedTuple):
+    """What a pointer knows of the documents before anything is chosen."""
+
+    states: torch.Tensor
+    """(B, N, H)"""
+    keys: torch.Tensor
+    """(B, N, H) by which a sentence is found."""
+    before: torch.Tensor | None = None
+    """(B, N, N) the probability that one sentence stands before the other; None if pairs are not asked."""
+    follows: torch.Tensor | None = None
+    """(B, N, N) the probability that one is directly followed by the other, likewise."""
+
+
 class PointerHead(nn.Module):
     """Chooses the sentences one after another, each from those that are left: an autoregressive distribution of orders.
 
@@ -134,8 +148,8 @@ class PointerHead(nn.Module):
     mean of the sentences that are left; the logit of slot j is ``v . tanh(W state + U left + K h_j)``. Pointer network
     (Vinyals et al., NeurIPS 2015) for sentence ordering (Gong et al., 2016; Logeswaran et al., AAAI 2018).
 
-    Trained with all choices at once (the gold prefix is known); decoded with :meth:`first_memory`, :meth:`choices` and
-    :meth:`remember`, see ``decode_choices``.
+    Trained with all choices at once (the gold prefix is known); decoded with :meth:`read`, :meth:`first_memory`,
+    :meth:`choices` and :meth:`remember`, see ``decode_choices``.
     """
 
     def __init__(self, hidden_size: int, dropout: float) -> None:
@@ -166,7 +180,8 @@ class PointerHead(nn.Module):
         states = _states(output)
         gold = torch.argsort(positions.masked_fill(~slot_mask, positions.shape[1]), dim=1)  # padded slots come last
         chosen_states = self.dropout(states).gather(1, gold[:, :, None].expand_as(states))
-        first = self.first_memory(output, slot_mask)
+        reading = self.read(output, slot_mask)
+        first = self.first_memory(reading, slot_mask)
         later, _ = self.memory(chosen_states, first[None].contiguous())
         # Row t: the slots that are not among the first t.
         steps = torch.arange(positions.shape[1], device=positions.device)
@@ -178,25 +193,29 @@ class PointerHead(nn.Module):
             nn.functional.pad(gold[:, :-1], (1, 0), value=-1),
             positions.shape[1],
         )
-        return self.choices(output, prefixes)
+        return self.choices(reading, prefixes)
 
-    def first_memory(self, output: OrderingOutput, slot_mask: torch.Tensor) -> torch.Tensor:
+    def read(self, output: OrderingOutput, slot_mask: torch.Tensor) -> Reading:
+        """What the choices need to know of the documents."""
+        states = _states(output)
+        return Reading(states, self.key(self.dropout(states)))
+
+    def first_memory(self, reading: Reading, slot_mask: torch.Tensor) -> torch.Tensor:
         """(B, H) what is remembered before anything is chosen."""
-        mean: torch.Tensor = _mean_of(_states(output), slot_mask[:, None, :])[:, 0]
+        mean: torch.Tensor = _mean_of(reading.states, slot_mask[:, None, :])[:, 0]
         return torch.tanh(self.start(mean))
 
-    def remember(self, output: OrderingOutput, memories: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    def remember(self, reading: Reading, memories: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """(B, W, H) the memories (B, W, H) after choosing slots (B, W)."""
         batch, width, hidden = memories.shape
-        chosen = _states(output).gather(1, slots[:, :, None].expand(batch, width, hidden))
+        chosen = reading.states.gather(1, slots[:, :, None].expand(batch, width, hidden))
         memory: torch.Tensor = self.memory(chosen.reshape(-1, 1, hidden), memories.reshape(1, -1, hidden))[1]
         return memory.reshape(batch, width, hidden)
 
-    def choices(self, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor:
+    def choices(self, reading: Reading, prefixes: Prefixes) -> torch.Tensor:
         """Logits (B, W, N) of what comes next, -inf for slots that are not left; zeros where none is."""
-        states = self.dropout(_states(output))
-        asked = self.query(prefixes.memories) + self.left(_mean_of(states, prefixes.left))
-        keys, figures = self.key(states), self.relations_of(output, prefixes)
+        asked = self.query(prefixes.memories) + self.left(_mean_of(self.dropout(reading.states), prefixes.left))
+        keys, figures = reading.keys, self.relations_of(reading, prefixes)
 
         # Where few slots are left, only these are compared.
         all_of_them = prefixes.most == keys.shape[1]
@@ -218,7 +237,7 @@ class PointerHead(nn.Module):
             logits = logits.new_zeros(prefixes.left.shape).scatter(2, few, logits)
         return logits.masked_fill(~prefixes.left & prefixes.left.any(dim=-1, keepdim=True), -torch.inf)
 
-    def relations_of(self, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor | None:
+    def relations_of(self, reading: Reading, prefixes: Prefixes) -> torch.Tensor | None:
         """(B, W, N, R) figures that speak for a slot beside its state; here there are none."""
         return None
 
@@ -249,12 +268,22 @@ class RelationalPointerHead(PointerHead):
             output.next_slot_logits = self.taught(output, slot_mask, positions)
         return output
 
-    def relations_of(self, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor:
-        """(B, W, N, 3) what the pairs say."""
+    def read(self, output: OrderingOutput, slot_mask: torch.Tensor) -> Reading:
+        """What the choices need to know of the documents, pairs among it."""
         assert output.pair_logits is not None and output.adjacency_logits is not None
-        before = pair_log_probabilities(output.pair_logits).exp()
-        real = (prefixes.chosen | prefixes.left)[:, 0]
-        follows = adjacency_log_probabilities(output.adjacency_logits, real).exp()
+        return (
+            super()
+            .read(output, slot_mask)
+            ._replace(
+                before=pair_log_probabilities(output.pair_logits).exp(),
+                follows=adjacency_log_probabilities(output.adjacency_logits, slot_mask).exp(),
+            )
+        )
+
+    def relations_of(self, reading: Reading, prefixes: Prefixes) -> torch.Tensor:
+        """(B, W, N, 3) what the pairs say."""
+        before, follows = reading.before, reading.follows
+        assert before is not None and follows is not None
         after_chosen = _mean_of(before, prefixes.chosen)
         others = prefixes.left.sum(dim=-1, keepdim=True)
         # A slot is half before itself: that is taken out again.

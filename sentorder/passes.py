@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -114,29 +115,30 @@ class HeadOverPasses:
         self.head = head
         self.passes = passes
 
-    def _each(self, output: OrderingOutput) -> list[OrderingOutput]:
+    def read(self, output: OrderingOutput, slot_mask: torch.Tensor) -> list[Any]:
+        """What the head reads in each pass."""
         assert output.slot_states is not None
         return [
-            OrderingOutput(**{**output, "slot_states": states})
+            self.head.read(OrderingOutput(**{**output, "slot_states": states}), slot_mask)
             for states in output.slot_states.chunk(self.passes, dim=-1)
         ]
 
-    def first_memory(self, output: OrderingOutput, slot_mask: torch.Tensor) -> torch.Tensor:
+    def first_memory(self, reading: list[Any], slot_mask: torch.Tensor) -> torch.Tensor:
         """(B, passes x M)."""
-        return torch.cat([self.head.first_memory(part, slot_mask) for part in self._each(output)], dim=-1)
+        return torch.cat([self.head.first_memory(part, slot_mask) for part in reading], dim=-1)
 
-    def choices(self, output: OrderingOutput, prefixes: Prefixes) -> torch.Tensor:
+    def choices(self, reading: list[Any], prefixes: Prefixes) -> torch.Tensor:
         """(B, W, N) the mean of the log probabilities that the passes give."""
         memories = prefixes.memories.chunk(self.passes, dim=-1)
         logits = [
             self.head.choices(part, prefixes._replace(memories=memory))
-            for part, memory in zip(self._each(output), memories, strict=True)
+            for part, memory in zip(reading, memories, strict=True)
         ]
         return torch.stack(logits).log_softmax(dim=-1).mean(dim=0)
 
-    def remember(self, output: OrderingOutput, memories: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    def remember(self, reading: list[Any], memories: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """(B, W, passes x M)."""
-        parts = zip(self._each(output), memories.chunk(self.passes, dim=-1), strict=True)
+        parts = zip(reading, memories.chunk(self.passes, dim=-1), strict=True)
         return torch.cat([self.head.remember(part, memory, slots) for part, memory in parts], dim=-1)
 
 

@@ -154,7 +154,7 @@ def build_run(
         gradient_checkpointing=arguments.gradient_checkpointing,
         torch_compile=arguments.torch_compile,
     )
-    model.recordings.enabled = arguments.cuda_graphs
+    model.recordings.enabled = arguments.cuda_graphs and not arguments.deterministic
     workers = arguments.preprocessing_num_workers
     tables = main_process_first(
         accelerator,

@@ -126,7 +126,7 @@ def _fit(run: Run, log: RunLog) -> None:
         log.log(0, {f"eval_{name}": value for name, value in run.evaluate("validation").scores.items()})
     if run.is_given_up:  # and then interrupted before the end
         return
-    loss_of = recorded_loss(run.bare.method.training_loss, enabled=arguments.cuda_graphs)
+    loss_of = recorded_loss(run.bare.method.training_loss, enabled=run.bare.recordings.enabled)
     with StopRequests(accelerator, look_every=look_every) as requests:
         for step in train_steps(
             accelerator,

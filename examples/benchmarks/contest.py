@@ -94,9 +94,9 @@ class Turns:
 
 
 class Contestant:
-    """A process that waits for its turn."""
+    """A process that gets ready, and then waits for its turn."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, name: str, command: Sequence[str]) -> None:
         self.name = name
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (until the end)
         self._process = subprocess.Popen(
@@ -105,9 +105,11 @@ class Contestant:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, **(environment or {})},
         )
-        self._hear()  # it is set up
+
+    def wait_until_ready(self) -> None:
+        """Until it is set up."""
+        self._hear()
 
     def turn(self, pieces: int) -> Figures:
         """Let it do so many pieces of work."""
@@ -139,7 +141,7 @@ class Contestant:
 
 @contextlib.contextmanager
 def ready(commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Contestant]]:
-    """All contestants, set up one after the other.
+    """All contestants; they get ready side by side.
 
     Raises:
         UserError: what one of them said when it ended too early.
@@ -147,8 +149,10 @@ def ready(commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Contestan
     contestants: dict[str, Contestant] = {}
     try:
         for name, command in commands.items():
-            tell(f"setting up: {name}")
             contestants[name] = Contestant(name, command)
+        for name, contestant in contestants.items():
+            tell(f"setting up: {name}")
+            contestant.wait_until_ready()
         yield contestants
     finally:
         for contestant in contestants.values():
