@@ -20,8 +20,8 @@ from .dropout import dropout_factors
 
 NAME = "sentorder"
 SHORT = 0 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 64
-"""Tokens of an input up to which plain matrix products are faster on a CPU than its fused kernel, which saves memory and
-likes wide registers; with dropout that kernel does without itself, and draws its numbers slowly."""
+"""Tokens of an input up to which plain matrix products are faster on a CPU than its fused kernel, which saves memory
+and likes wide registers; with dropout that kernel does without itself, and draws its numbers slowly."""
 
 
 class Group(NamedTuple):
