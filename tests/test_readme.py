@@ -51,6 +51,7 @@ def test_flags_that_are_named_exist() -> None:
         "tokens",
         "picture",
         "training",
+        "documents",
     }  # of other commands
     named = {flag.removeprefix("no_") for flag in re.findall(r"(?<![\w-])--(\w+)", README)}
     assert named - known == set()
