@@ -344,7 +344,7 @@ def _recording(graph: torch.cuda.CUDAGraph, shared: _Shared) -> Iterator[None]:
     graph.capture_begin(pool=shared.pool, capture_error_mode="thread_local")
     try:
         yield
-    except RuntimeError:
+    except BaseException:
         with suppress(RuntimeError):  # it would only say that something went wrong before
             graph.capture_end()
         raise
