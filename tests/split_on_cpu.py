@@ -45,7 +45,7 @@ def _told(accelerator: Any, model: Any, optimizer: Any, **named: Any) -> Any:
     groups = {group["name"]: sum(weights.numel() for weights in group["params"]) for group in optimizer.param_groups}
     prepared, optimizer = _prepare(accelerator, model, optimizer, **named)
     units = Counter(type(module).__name__ for module in prepared.modules() if isinstance(module, FSDPModule))
-    print(json.dumps({"groups": groups, "units": units}), file=sys.stderr)
+    sys.stderr.write(json.dumps({"groups": groups, "units": units}) + "\n")  # at once: both processes write there
     return prepared, optimizer
 
 
