@@ -271,14 +271,10 @@ class RelationalPointerHead(PointerHead):
     def read(self, output: OrderingOutput, slot_mask: torch.Tensor) -> Reading:
         """What the choices need to know of the documents, pairs among it."""
         assert output.pair_logits is not None and output.adjacency_logits is not None
-        return (
-            super()
-            .read(output, slot_mask)
-            ._replace(
-                before=pair_log_probabilities(output.pair_logits).exp(),
-                follows=adjacency_log_probabilities(output.adjacency_logits, slot_mask).exp(),
-            )
-        )
+        reading = super().read(output, slot_mask)
+        before = pair_log_probabilities(output.pair_logits).exp()
+        follows = adjacency_log_probabilities(output.adjacency_logits, slot_mask).exp()
+        return reading._replace(before=before, follows=follows)
 
     def relations_of(self, reading: Reading, prefixes: Prefixes) -> torch.Tensor:
         """(B, W, N, 3) what the pairs say."""

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from .backbones import Pooling
+from .backbones import ALL_IN_ONE, Pooling
 from .contracts import OrderingOutput
 from .cuda_graphs import Recordings
 from .data.collation import Collator, Shape
@@ -30,8 +30,9 @@ from .inference import OrderingMixin
 from .methods import DEFAULT_METHOD, UNTRAINED, get_backbone, get_method
 from .model_files import MODEL_TYPE, check_is_orderer, is_orderer
 
-MOST_WORK = 2**32
-"""Tokens of a batch, padding among them, times the square of the hidden size, up to which a GPU records the passes."""
+MOST_WORK = ALL_IN_ONE // 2
+"""Tokens of a batch, padding among them, times the square of the hidden size, up to which a GPU records the passes: the
+others would gain little; and what waits for the host cannot be recorded."""
 FORMAT_VERSION = 2
 """Raised when older code could no longer read a checkpoint rightly."""
 
